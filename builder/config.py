@@ -1,0 +1,141 @@
+"""Settings of a site and a user, and the folders that spark-build works in.
+
+Files, later ones win key by key: ``/etc/spark-build/config.toml``, then ``$XDG_CONFIG_HOME/spark-build/config.toml``
+(or the file that ``SPARK_BUILD_CONFIG`` names, instead of both). Unknown keys are errors. Nothing here reads the process
+environment: the caller hands it in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Config", "checkout", "load"]
+
+SITE = Path("/etc/spark-build")
+
+_KEYS = {
+    "wheelhouse": {"path": str, "upstream": str},
+    "sources": {"cache": str},
+    "index": {"url": str},
+    "mirrors": None,
+    "build": {"jobs": int, "memory": str, "reserve": str, "isolation": str, "python": str, "env": dict},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What holds for every command.
+
+    `wheelhouse` and `sources` are absolute. `wheelhouse_from` says which rule chose the wheelhouse, for plans to print.
+    `mirrors` maps URL prefixes to what is asked instead, longest prefix first. `recipe_layers` are folders that may hold
+    ``<name>.toml`` (and ``patches/<name>/``), weakest first, each with the layer's word. `build` holds ``[build]``.
+    """
+
+    wheelhouse: Path
+    wheelhouse_from: str
+    sources: Path
+    index_url: str | None
+    mirrors: tuple[tuple[str, str], ...]
+    recipe_layers: tuple[tuple[str, Path], ...]
+    build: Mapping[str, Any]
+    files: tuple[Path, ...]
+
+
+def checkout() -> Path | None:
+    """Return the source checkout that this package runs from, or None when it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "recipes").is_dir() else None
+
+
+def load(env: Mapping[str, str], *, wheelhouse: str | None = None, cwd: Path) -> Config:
+    """Return the configuration; `wheelhouse` is the command line's word.
+
+    Raises UsageError with every mistake of every file.
+    """
+    home = Path(env.get("HOME") or "/")
+    user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "spark-build"
+    if named := env.get("SPARK_BUILD_CONFIG"):
+        files = (Path(named),)
+        user = Path(named).parent
+    else:
+        files = (SITE / "config.toml", user / "config.toml")
+    mistakes: list[str] = []
+    merged: dict[str, dict[str, Any]] = {}
+    read = tuple(file for file in files if file.is_file())
+    for file in read:
+        for table, values in _read(file, mistakes).items():
+            merged.setdefault(table, {}).update(values)
+    if mistakes:
+        raise UsageError("config-wrong", "the configuration has mistakes", cause="\n".join(mistakes))
+    data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "spark-build"
+    cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "spark-build"
+    place, rule = _wheelhouse(env, merged, wheelhouse, data)
+    sources = env.get("SPARK_BUILD_SOURCES") or merged.get("sources", {}).get("cache") or cache / "sources"
+    mirrors = sorted(merged.get("mirrors", {}).items(), key=lambda item: -len(item[0]))
+    return Config(
+        wheelhouse=_absolute(place, cwd, home),
+        wheelhouse_from=rule,
+        sources=_absolute(sources, cwd, home),
+        index_url=env.get("SPARK_BUILD_INDEX_URL") or merged.get("index", {}).get("url"),
+        mirrors=tuple((str(prefix), str(to)) for prefix, to in mirrors),
+        recipe_layers=(("site", SITE / "recipes"), ("user", user / "recipes")),
+        build=merged.get("build", {}),
+        files=read,
+    )
+
+
+def _wheelhouse(
+    env: Mapping[str, str], merged: Mapping[str, Mapping[str, Any]], asked: str | None, data: Path
+) -> tuple[str | Path, str]:
+    if asked:
+        return asked, "--wheelhouse"
+    if named := env.get("SPARK_BUILD_WHEELHOUSE"):
+        return named, "SPARK_BUILD_WHEELHOUSE"
+    if named := merged.get("wheelhouse", {}).get("path"):
+        return named, "configuration"
+    if root := checkout():
+        return root / "wheelhouse", "source checkout"
+    return data / "wheelhouse", "user's data folder"
+
+
+def _absolute(path: str | Path, cwd: Path, home: Path) -> Path:
+    text = str(path)
+    expanded = home / text[2:] if text.startswith("~/") else Path(text)
+    return cwd / expanded
+
+
+def _read(file: Path, mistakes: list[str]) -> dict[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        mistakes.append(f"{file}: {error}")
+        return {}
+    good: dict[str, dict[str, Any]] = {}
+    for table, values in tables.items():
+        if table not in _KEYS or not isinstance(values, dict):
+            mistakes.append(f"{file}: unknown table [{table}]{_near(table, _KEYS)}")
+            continue
+        known = _KEYS[table]
+        for key, value in values.items():
+            wanted = str if known is None else known.get(key)
+            if wanted is None:
+                mistakes.append(f"{file}: unknown key {table}.{key}{_near(key, known or {})}")
+            elif not isinstance(value, wanted) or isinstance(value, bool):
+                mistakes.append(f"{file}: {table}.{key} is {value!r}, wanted {wanted.__name__}")
+            else:
+                good.setdefault(table, {})[key] = value
+    return good
+
+
+def _near(word: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f", did you mean {close[0]}?" if close else ""

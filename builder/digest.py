@@ -1,0 +1,102 @@
+"""Canonical JSON and the digests that identify things.
+
+Everything that is hashed passes through here, so that one rule holds: equal values give equal bytes. Canonical JSON is
+UTF-8, keys sorted, no blanks, no floats (a float has more than one text), ended by no newline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Json", "canonical_json", "sha256_bytes", "sha256_file", "sha256_json", "tree_digest", "tree_entries"]
+
+Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
+
+_CHUNK = 1 << 20
+
+
+def canonical_json(value: object) -> bytes:
+    """Return `value` as canonical JSON; raise TypeError when it holds a float, a set or a key that's no string."""
+    _check(value, "$")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _check(value: object, where: str) -> None:
+    if value is None or isinstance(value, bool | int | str):
+        return
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _check(item, f"{where}[{number}]")
+        return
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for key, item in value.items():
+            _check(item, f"{where}.{key}")
+        return
+    msg = f"not canonical: {value!r} at {where}"
+    raise TypeError(msg)
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the sha256 of `data` in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Return the sha256 of `value`'s canonical JSON in hex."""
+    return sha256_bytes(canonical_json(value))
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes in hex, read in chunks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_entries(root: Path, *, skip: Iterable[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (path relative to `root` with ``/``, lstat) of all files and links below `root`, sorted by path.
+
+    Folders named in `skip` are left out at every depth. Folders themselves aren't yielded: git doesn't know them either.
+    """
+    skipped = frozenset(skip)
+    pending: list[tuple[str, str]] = [("", os.fspath(root))]
+    found: list[tuple[str, os.stat_result]] = []
+    while pending:
+        prefix, folder = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name not in skipped:
+                        pending.append((name + "/", entry.path))
+                else:
+                    found.append((name, entry.stat(follow_symlinks=False)))
+    found.sort(key=lambda item: item[0])
+    yield from found
+
+
+def tree_digest(root: Path, *, skip: Iterable[str] = (".git",), known: Mapping[str, str] | None = None) -> str:
+    """Return the sha256 over names, kinds, executable bits and contents of all files below `root`.
+
+    A link counts as its target's text. `known` gives the sha256 of files that needn't be read again.
+    """
+    digest = hashlib.sha256()
+    for name, status in tree_entries(root, skip=skip):
+        path = root / name
+        if stat.S_ISLNK(status.st_mode):
+            line = f"l {name}\0{path.readlink()}\n"
+        else:
+            content = known[name] if known and name in known else sha256_file(path)
+            line = f"{'x' if status.st_mode & 0o100 else 'f'} {name}\0{content}\n"
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()

@@ -1,0 +1,288 @@
+"""The values that the parts hand to each other, in the order in which a build makes them.
+
+``Request -> Pin -> Host -> EnvLock -> (inputs.Inputs) -> (plan.Plan) -> Workspace -> Built -> Wheel -> Stored``
+
+All are frozen. A stage's type is made by one part and only read by the others. What identifies a value (and so goes into
+the fingerprint) is what its `identity()` returns; everything else may differ between two runs of the same build.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from builder.digest import Json
+
+__all__ = [
+    "Built",
+    "EnvLock",
+    "Host",
+    "Interpreter",
+    "Locked",
+    "Pin",
+    "PullDiff",
+    "Request",
+    "Stored",
+    "Submodule",
+    "Target",
+    "Tool",
+    "Wheel",
+    "Workspace",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for on the command line, for one recipe."""
+
+    recipe: str
+    ref: str | None = None
+    pulls: tuple[int, ...] = ()
+    repo: str | None = None
+    version: str | None = None
+    source: Path | None = None
+    outputs: tuple[str, ...] = ()
+    python: str | None = None
+    target: str | None = None
+    arch: str | None = None
+    torch: str | None = None
+    cuda: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    jobs: int | None = None
+    memory_bytes: int | None = None
+    offline: bool = False
+    relock: bool = False
+    force: bool = False
+    isolation: Literal["auto", "namespace", "none"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submodule:
+    """A nested git source: where it lies in the tree, where it comes from (canonical, before mirrors), its commit."""
+
+    path: str
+    url: str
+    commit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullDiff:
+    """The diff of a pull request from its merge base, applied onto the pinned commit like a patch."""
+
+    number: int
+    base: str
+    head: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A source made exact.
+
+    `tree` identifies the bytes: ``git:<tree id>`` | ``sha256:<hex>`` of an archive | ``tree:<hex>`` of a local folder.
+    `time` is the commit's or the upload's, in seconds: the build's SOURCE_DATE_EPOCH. `url` is canonical: without mirrors
+    and without credentials. `asked_at` says when the remote last confirmed a moving ref.
+    """
+
+    kind: Literal["git", "sdist", "archive", "local"]
+    url: str
+    tree: str
+    time: int
+    version: str | None = None
+    ref: str | None = None
+    commit: str | None = None
+    submodules: tuple[Submodule, ...] = ()
+    pulls: tuple[PullDiff, ...] = ()
+    filename: str | None = None
+    size: int | None = None
+    asked_at: float | None = None
+    stale: bool = False
+
+    def identity(self) -> dict[str, Json]:
+        """Return what changes the wheel's bytes: never the name by which the commit was asked for."""
+        return {
+            "kind": self.kind,
+            "tree": self.tree,
+            "time": self.time,
+            "version": self.version,
+            "commit": self.commit,
+            "submodules": [{"path": sub.path, "url": sub.url, "commit": sub.commit} for sub in self.submodules],
+            "pulls": [{"number": pull.number, "sha256": pull.sha256} for pull in self.pulls],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the wheel must run on. `arch` is the user's word (``12.1a``); the recipe maps it to the project's."""
+
+    machine: str
+    arch: str
+    cuda: str | None
+    python: str
+    glibc: str | None
+
+    def identity(self) -> dict[str, Json]:
+        """Return the target as JSON."""
+        return {
+            "machine": self.machine,
+            "arch": self.arch,
+            "cuda": self.cuda,
+            "python": self.python,
+            "glibc": self.glibc,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program or a system package that was found: `digest` covers its bytes (or its tree) where that is what counts."""
+
+    name: str
+    version: str
+    path: str = ""
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """The Python that wheels are built for. `tag` is ``cp312``; `digest` covers the executable and its library."""
+
+    path: str
+    version: str
+    tag: str
+    digest: str
+    headers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What was found on this machine. Cores, memory and paths are facts for the plan, no identity."""
+
+    machine: str
+    libc: str
+    interpreter: Interpreter
+    tools: tuple[Tool, ...]
+    cuda: Tool | None
+    cores: int
+    memory_bytes: int
+
+    def identity(self) -> dict[str, Json]:
+        """Return versions and digests: a replaced nvcc with the same version is another host."""
+        return {
+            "machine": self.machine,
+            "libc": self.libc,
+            "python": {
+                "version": self.interpreter.version,
+                "tag": self.interpreter.tag,
+                "digest": self.interpreter.digest,
+            },
+            "cuda": {"version": self.cuda.version, "digest": self.cuda.digest} if self.cuda else None,
+            "tools": {tool.name: {"version": tool.version, "digest": tool.digest} for tool in self.tools},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """One distribution of a build environment, exact. `sha256` holds every file that may be installed for it."""
+
+    name: str
+    version: str
+    sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvLock:
+    """The build environment of one output, resolved once.
+
+    `text` is what uv installs from (pinned requirements with hashes); it may name URLs, so it isn't identity.
+    """
+
+    output: str
+    packages: tuple[Locked, ...]
+    text: str
+
+    def identity(self) -> list[Json]:
+        """Return names, versions and hashes."""
+        return [{"name": p.name, "version": p.version, "sha256": list(p.sha256)} for p in self.packages]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The one build tree of a fingerprint.
+
+    `root` lies under ``builds/<fingerprint>`` and holds ``src``, ``venv``, ``home``, ``tmp``, ``dist`` and ``logs``;
+    in the build's mount namespace it appears at `inside` (``/sb/<recipe>``), or is `root` itself where that can't be
+    had. `attempt` counts from 1.
+    """
+
+    root: Path
+    inside: Path
+    attempt: int
+
+    @property
+    def src(self) -> Path:
+        """The source tree, patched."""
+        return self.root / "src"
+
+    @property
+    def venv(self) -> Path:
+        """Parent of the build environments, one folder an output."""
+        return self.root / "venv"
+
+    @property
+    def dist(self) -> Path:
+        """Where the backend puts its wheels, one folder an output."""
+        return self.root / "dist"
+
+    @property
+    def logs(self) -> Path:
+        """Where this attempt's events and phase logs go."""
+        return self.root / "logs" / str(self.attempt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A wheel as the backend left it."""
+
+    output: str
+    path: Path
+    wall_s: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A wheel with its label, final bytes, not yet published. `metadata` is the METADATA file's bytes."""
+
+    output: str
+    project: str
+    version: str
+    path: Path
+    filename: str
+    sha256: str
+    size: int
+    metadata: bytes
+    requires_python: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A wheel in the wheelhouse. `created` is in seconds; `state` says whether pages list it."""
+
+    output: str
+    project: str
+    version: str
+    filename: str
+    path: Path
+    sha256: str
+    size: int
+    fingerprint: str
+    recipe: str
+    created: float
+    state: Literal["published", "unpublished", "yanked", "quarantined"] = "published"
+    requires_python: str | None = None
+    metadata_sha256: str = ""

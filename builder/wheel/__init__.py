@@ -1,0 +1,1 @@
+"""Wheels as files: names, contents, labels."""
