@@ -55,12 +55,18 @@ class Change:
     new: Json
 
 
-def recipe_identity(recipe: Recipe) -> dict[str, Json]:
-    """Return the tables of `recipe` that count. Sources are left out (the pin says it), patches too (what applies counts).
+def recipe_identity(recipe: Recipe, outputs: Sequence[str]) -> dict[str, Json]:
+    """Return the tables of `recipe` that count for `outputs`.
+
+    Sources are left out (the pin says it), patches too (what applies counts).
 
     Job counts are set from `build.jobs_env` by us and never change bytes; the names of the variables don't count either.
     """
-    tables = _plain(recipe)
+    # Whether an output is built unasked, and on which condition, changes nothing in it.
+    selected = tuple(
+        dataclasses.replace(output, default=True, when=None) for output in recipe.output if output.name in outputs
+    )
+    tables = _plain(dataclasses.replace(recipe, output=selected))
     assert isinstance(tables, dict)  # noqa: S101  # a dataclass becomes a dict
     for name in (*OUTSIDE, "schema", "source", "patch", "builds_on"):
         tables.pop(name, None)
@@ -86,6 +92,7 @@ def _plain(value: object) -> Json:
 def collect(  # noqa: PLR0913  # one argument an input: that is the point of this function
     *,
     recipe: Recipe,
+    outputs: Sequence[str],
     pin: Pin,
     patches: Sequence[AppliedPatch],
     target: Target,
@@ -94,30 +101,26 @@ def collect(  # noqa: PLR0913  # one argument an input: that is the point of thi
     locks: Sequence[EnvLock],
     torch: Mapping[str, Json] | None,
     env: Mapping[str, str],
-    settings: Mapping[str, str],
-    placed: Mapping[str, str],
     builds_on: Mapping[str, str],
 ) -> Inputs:
     """Return the inputs of one evaluation of `recipe` and their fingerprint.
 
     `arch` is the effective list that the project will be given; `torch` names version and C++ ABI, None where the build
-    doesn't use it; `env` holds what recipe, site and user set; `placed` the digests of folders that the user put in place
-    of fetched ones; `builds_on` the fingerprints of other recipes.
+    doesn't use it; `env` holds what site and user set (the recipe's own variables are in its tables); `builds_on` the
+    fingerprints of other recipes. Only the outputs in `outputs` count: they are built and labelled together.
     """
     document: dict[str, Json] = {
         "schema": SCHEMA,
         "name": recipe.name,
         "source": pin.identity(),
         "patches": [{"id": patch.id, "sha256": patch.sha256} for patch in patches],
-        "recipe": recipe_identity(recipe),
+        "recipe": recipe_identity(recipe, outputs),
         "target": target.identity(),
         "arch": list(arch),
         "host": host.identity(),
         "requires": {lock.output: lock.identity() for lock in locks},
         "torch": dict(torch) if torch is not None else None,
         "env": dict(env),
-        "settings": dict(settings),
-        "placed": dict(placed),
         "builds-on": dict(builds_on),
     }
     return Inputs(document=document, fingerprint=sha256_json(document))

@@ -1,0 +1,144 @@
+"""The arguments that say what to build; shared by recipe, plan, why and fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from builder.stages import Request
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from builder.cli.app import App
+
+__all__ = ["add_progress", "add_request", "pairs", "requests"]
+
+
+def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
+    """Declare recipe names and everything that chooses source, target and inputs."""
+    if several:
+        parser.add_argument("name", nargs="+", metavar="NAME", help="recipes, as `spark-build recipes list` shows them")
+    else:
+        parser.add_argument("name", nargs=1, metavar="NAME", help="a recipe")
+    what = parser.add_argument_group("what to build")
+    what.add_argument("--ref", help="git: a branch, tag, commit, or refs/pull/N/head")
+    what.add_argument(
+        "--pr",
+        type=int,
+        action="append",
+        default=[],
+        metavar="N",
+        help="lay the diff of this pull request onto --ref; may be repeated",
+    )
+    what.add_argument("--repo", metavar="URL", help="another git repository, a fork for instance")
+    what.add_argument("--version", dest="source_version", metavar="V", help="a released source by version")
+    what.add_argument("--source", type=Path, metavar="DIR", help="a local folder as it is, uncommitted changes too")
+    what.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one output instead of the default ones; may be repeated; `all` for all",
+    )
+    target = parser.add_argument_group("what for")
+    target.add_argument("--python", metavar="P", help="the interpreter that wheels are built for: a path or 3.12")
+    target.add_argument("--arch", metavar="A", help="the GPU architecture in the user's words (default: 12.1a, a GB10)")
+    target.add_argument(
+        "--torch", metavar="T", help="`existing` (that of --python), an interpreter's path, or a version"
+    )
+    target.add_argument("--cuda", metavar="C", help="a toolkit: path or version")
+    change = parser.add_argument_group("changes to the recipe")
+    change.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a recipe key, dotted: build.requires-pin='[\"cmake<4\"]'",
+    )
+    change.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a variable of the build step; counts in the fingerprint",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "-j", "--jobs", type=int, metavar="N", help="at most so many compilers at once (default: by cores and memory)"
+    )
+    how.add_argument(
+        "--isolation",
+        choices=("auto", "namespace", "none"),
+        default="auto",
+        help="how the build's network is cut (default: auto)",
+    )
+    how.add_argument(
+        "--offline", action="store_true", help="never use the network; take what is at hand and say how old it is"
+    )
+    how.add_argument("--relock", action="store_true", help="resolve build requirements again")
+    how.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Declare how progress is shown."""
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--progress", choices=("auto", "live", "plain", "json", "quiet"), default="auto")
+    shown.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+
+
+def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tuple[Request, ...]:
+    """Return one request a name; raise UsageError where the arguments don't fit together."""
+    single = {
+        "--ref": args.ref,
+        "--pr": args.pr,
+        "--repo": args.repo,
+        "--version": args.source_version,
+        "--source": args.source,
+    }
+    used = [flag for flag, value in single.items() if value]
+    if used and len(args.name) > 1:
+        raise UsageError("one-recipe", f"{used[0]} chooses the source of one recipe, and {len(args.name)} were named")
+    if (args.source and len(used) > 1) or (args.source_version and len(used) > 1):
+        raise UsageError("source-twice", f"{' and '.join(used)} each choose the source; give one of them")
+    if args.source and not (app.cwd / args.source).is_dir():
+        raise UsageError("source-folder", f"--source {args.source}: no such folder")
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError("usage", f"-j {args.jobs}: at least 1")
+    return tuple(
+        Request(
+            recipe=name,
+            ref=args.ref,
+            pulls=tuple(args.pr),
+            repo=args.repo,
+            version=args.source_version,
+            source=(app.cwd / args.source).resolve() if args.source else None,
+            outputs=tuple(args.output),
+            python=args.python,
+            arch=args.arch,
+            torch=args.torch,
+            cuda=args.cuda,
+            settings=pairs(args.settings, "--set"),
+            env=pairs(args.env, "--env"),
+            jobs=args.jobs,
+            offline=args.offline,
+            relock=args.relock,
+            force=force,
+            isolation=args.isolation,
+        )
+        for name in dict.fromkeys(args.name)
+    )
+
+
+def pairs(words: Sequence[str], flag: str) -> dict[str, str]:
+    """Return ``KEY=VALUE`` words as a mapping; raise UsageError for one without ``=`` or with an empty key."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UsageError("usage", f"{flag} {word}: wanted KEY=VALUE")
+        found[key.strip()] = value
+    return found

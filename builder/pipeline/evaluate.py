@@ -1,0 +1,202 @@
+"""From a request to a plan. Asks the remote where a ref can move; builds nothing, unpacks nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder import buildenv, history, host, inputs, plan, source
+from builder.errors import UsageError
+from builder.events import SourcePinned
+from builder.host import jobs, memory
+from builder.pipeline import resolve
+from builder.pipeline.resolve import Basis
+from builder.pipeline.select import Facts, choose_source, select_outputs
+from builder.recipe import find, load
+from builder.recipe.units import parse_bytes
+from builder.stages import Request, Target
+from builder.wheel import label
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from builder import patches
+    from builder.digest import Json
+    from builder.pipeline.world import World
+    from builder.recipe.model import Loaded, Output
+    from builder.stages import EnvLock, Host, Pin
+
+__all__ = ["DEFAULT_ARCH", "Evaluation", "evaluate", "evaluate_all"]
+
+#: The user's word for GB10.
+DEFAULT_ARCH = "12.1a"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A plan with what building it needs."""
+
+    request: Request
+    loaded: Loaded
+    plan: plan.Plan
+    outputs: tuple[Output, ...]
+    patches: tuple[patches.Candidate, ...]
+    locks: tuple[EnvLock, ...]
+    lock_keys: Mapping[str, str]
+    arch: tuple[str, ...]
+    torch: Mapping[str, Json] | None
+    depends: tuple[Evaluation, ...] = ()
+
+
+def evaluate_all(requests: Sequence[Request], world: World) -> tuple[Evaluation, ...]:
+    """Return an evaluation for each request, in an order in which what is built on comes first."""
+    done: dict[str, Evaluation] = {}
+    for request in requests:
+        done.setdefault(request.recipe, evaluate(request, world))
+    ordered: dict[str, Evaluation] = {}
+
+    def add(one: Evaluation) -> None:
+        for other in one.depends:
+            add(other)
+        ordered.setdefault(one.plan.recipe, one)
+
+    for one in done.values():
+        add(one)
+    return tuple(ordered.values())
+
+
+def evaluate(request: Request, world: World) -> Evaluation:
+    """Return the plan for `request` and everything that was found out for it.
+
+    Raises RecipeError, SourceError, HostError or PatchDrift. Remembers in the wheelhouse what was resolved, so that the
+    next evaluation of the same source asks nobody; `--relock` asks again.
+    """
+    folders = find.folders(world.config.recipe_layers)
+    loaded = load.load(request.recipe, folders, settings=request.settings)
+    recipe = loaded.recipe
+    depends = tuple(
+        evaluate(Request(recipe=name, python=request.python, arch=request.arch, offline=request.offline), world)
+        for name in recipe.builds_on
+    )
+    sources = world.sources(offline=request.offline)
+    chosen = choose_source(loaded, request)
+    pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
+    world.sink.emit(_pinned(recipe.name, pin, world.clock()))
+    found = host.probe(
+        recipe.system, python=_python(request, world), cuda=request.cuda, env=world.env, cache=world.cache
+    )
+    arch = request.arch or DEFAULT_ARCH
+    torch = _torch(loaded, request, found, world)
+    facts = Facts(
+        pin=pin,
+        sources=sources,
+        arch=arch,
+        cuda=found.cuda.version if found.cuda else None,
+        torch=str(torch["version"]) if torch else None,
+    )
+    outputs = select_outputs(loaded, request, facts)
+    basis = Basis(
+        loaded=loaded, request=request, world=world, pin=pin, host=found, torch=torch, facts=facts, sources=sources
+    )
+    candidates, applied = resolve.applied(basis)
+    locks, keys = resolve.locks(basis, outputs, candidates)
+    target = Target(
+        machine=found.machine,
+        arch=arch,
+        cuda=found.cuda.version if found.cuda else None,
+        python=found.interpreter.tag,
+        glibc=found.libc,
+    )
+    effective = recipe.arch_map.get(arch, (arch,))
+    collected = inputs.collect(
+        recipe=recipe,
+        outputs=[output.name for output in outputs],
+        pin=pin,
+        patches=applied,
+        target=target,
+        arch=effective,
+        host=found,
+        locks=locks,
+        torch=torch,
+        env={**world.config.build.get("env", {}), **request.env},
+        builds_on={one.plan.recipe: one.plan.inputs.fingerprint for one in depends},
+    )
+    made = _plan(basis, collected, [output.name for output in outputs])
+    return Evaluation(
+        request=request,
+        loaded=loaded,
+        plan=made,
+        outputs=outputs,
+        patches=candidates,
+        locks=locks,
+        lock_keys=keys,
+        arch=tuple(effective),
+        torch=torch,
+        depends=depends,
+    )
+
+
+def _pinned(recipe: str, pin: Pin, now: float) -> SourcePinned:
+    name = pin.ref or pin.version or pin.url
+    text = f"{name} = {pin.commit[:12]}" if pin.commit else f"{pin.filename or name}"
+    if pin.submodules:
+        text += f" + {len(pin.submodules)} submodules"
+    if pin.pulls:
+        text += "".join(f" + PR {pull.number}" for pull in pin.pulls)
+    age = max(0, int(now - pin.asked_at)) if pin.stale and pin.asked_at else None
+    return SourcePinned(recipe=recipe, text=text, commit=pin.commit, stale_s=age)
+
+
+def _python(request: Request, world: World) -> str | None:
+    return request.python or world.config.build.get("python")
+
+
+def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Mapping[str, Json] | None:
+    build = loaded.recipe.build
+    if build.torch == "none":
+        if request.torch:
+            raise UsageError(
+                "torch-unused",
+                f"--torch: the recipe {loaded.recipe.name} builds without torch",
+                run=(f"spark-build recipe {loaded.recipe.name}",),
+            )
+        return None
+    asked = request.torch or (build.torch_version if build.torch == "pinned" else "existing")
+    if asked is None:
+        raise UsageError(
+            "torch-unpinned",
+            f"the recipe {loaded.recipe.name} needs a torch version",
+            help="name one, or an interpreter that has torch",
+            run=(f"spark-build recipe {loaded.recipe.name} --torch 2.14.0",),
+        )
+    if asked[:1].isdigit():
+        return {"version": asked, "from": "index", "cxx11abi": True}
+    python = found.interpreter.path if asked == "existing" else asked
+    facts = buildenv.torch_facts(python, world.env)
+    if facts is None:
+        raise UsageError("torch-missing", f"no torch in {python}", run=(f"{python} -m pip install torch",))
+    return {"from": "existing", **facts}
+
+
+def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str]) -> plan.Plan:
+    recipe, request, house = basis.loaded.recipe, basis.request, basis.world.house
+    stored = house.find(collected.fingerprint)
+    missing = request.force or not set(names) <= {wheel.output for wheel in stored}
+    return plan.make(
+        inputs=collected,
+        pin=basis.pin,
+        host=basis.host,
+        label=label.make(house.first_planned(collected.fingerprint), collected.fingerprint),
+        outputs=names,
+        stored=stored,
+        known=house.known(recipe.name) if missing else (),
+        jobs=jobs.jobs(
+            recipe.resources,
+            cores=basis.host.cores,
+            available_bytes=memory.memory().available_bytes,
+            asked=request.jobs or basis.world.config.build.get("jobs"),
+        ),
+        estimate_s=history.estimate(house.root / "history.sqlite3", recipe.name, names) if missing else None,
+        disk_bytes=parse_bytes(recipe.resources.disk) if missing else 0,
+        force=request.force,
+    )

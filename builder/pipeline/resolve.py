@@ -1,0 +1,152 @@
+"""What has to be found out once for a source: which patches apply, what the build environments hold.
+
+The wheelhouse remembers the answers under everything that they depend on, so the next evaluation asks nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from builder import buildenv, digest, patches, source
+from builder.inputs import AppliedPatch
+from builder.recipe import conditions
+from builder.stages import EnvLock, Locked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from builder.digest import Json
+    from builder.pipeline.select import Facts
+    from builder.pipeline.world import World
+    from builder.recipe.model import Loaded, Output
+    from builder.stages import Host, Pin, Request
+
+__all__ = ["Basis", "applied", "locks", "remember_dynamic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What is known of an evaluation before patches and environments are."""
+
+    loaded: Loaded
+    request: Request
+    world: World
+    pin: Pin
+    host: Host
+    torch: Mapping[str, Json] | None
+    facts: Facts
+    sources: source.Sources
+
+
+def applied(basis: Basis) -> tuple[tuple[patches.Candidate, ...], tuple[AppliedPatch, ...]]:
+    """Return the patches to apply, in order; raise PatchDrift for one that applies neither forwards nor backwards."""
+    recipe, facts, house = basis.loaded.recipe, basis.facts, basis.world.house
+    if not recipe.patch:
+        return (), ()
+    key = digest.sha256_json(
+        {
+            "pin": basis.pin.identity(),
+            "patches": [[patch.id, patch.sha256, patch.on_upstream, repr(patch.when)] for patch in recipe.patch],
+            "facts": [facts.arch, facts.cuda, facts.torch],
+        }
+    )
+    by_id = {
+        patch.id: patches.Candidate(
+            id=patch.id, file=basis.loaded.patches / patch.file, sha256=patch.sha256, on_upstream=patch.on_upstream
+        )
+        for patch in recipe.patch
+    }
+    known = house.recall("patches", key)
+    if known is None:
+        wanted = [by_id[patch.id] for patch in recipe.patch if conditions.holds(patch.when, facts)]
+        tried = patches.evaluate(wanted, facts.read, scratch=basis.world.builds, env=basis.world.env)
+        known = {"applied": [patch.id for patch in tried.applied], "skipped": list(tried.skipped)}
+        house.remember("patches", key, known)
+    chosen = tuple(by_id[name] for name in known["applied"])
+    return chosen, tuple(AppliedPatch(id=one.id, sha256=one.sha256) for one in chosen)
+
+
+def locks(
+    basis: Basis, outputs: Sequence[Output], candidates: Sequence[patches.Candidate]
+) -> tuple[tuple[EnvLock, ...], dict[str, str]]:
+    """Return the build environment of each output, and the key under which each is remembered."""
+    found, keys = [], {}
+    for output in outputs:
+        key = keys[output.name] = _lock_key(basis, output, candidates)
+        known = None if basis.request.relock else basis.world.house.recall("lock", key)
+        if known is None:
+            lock = _resolve(basis, output, candidates, key)
+            basis.world.house.remember("lock", key, _as_json(lock))
+        else:
+            lock = _from_json(output.name, known)
+        found.append(lock)
+    return tuple(found), keys
+
+
+def remember_dynamic(world: World, key: str, requires: Sequence[str]) -> None:
+    """Keep what a backend asked for beyond its static requirements (PEP 517); the next evaluation locks it too."""
+    known = (world.house.recall("dynamic", key) or {}).get("requires", [])
+    world.house.remember("dynamic", key, {"requires": [*known, *requires]})
+    world.house.forget("lock", key)
+
+
+def _lock_key(basis: Basis, output: Output, candidates: Sequence[patches.Candidate]) -> str:
+    build, python = basis.loaded.recipe.build, basis.host.interpreter
+    return digest.sha256_json(
+        {
+            "pin": basis.pin.identity(),
+            "patches": [one.sha256 for one in candidates],
+            "path": output.path,
+            "add": [*build.requires_add, *output.requires_add],
+            "remove": list(build.requires_remove),
+            "pin-requires": list(build.requires_pin),
+            "python": [python.version, python.tag, basis.host.machine, basis.host.libc],
+            "torch": dict(basis.torch) if basis.torch else None,
+        }
+    )
+
+
+def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidate], key: str) -> EnvLock:
+    build, world, torch = basis.loaded.recipe.build, basis.world, basis.torch
+    dynamic = (world.house.recall("dynamic", key) or {}).get("requires", [])
+    version = str(torch["version"]) if torch and torch["from"] == "index" else None
+    wanted = buildenv.requires(
+        _patched(f"{output.path}/pyproject.toml".removeprefix("./"), basis, candidates),
+        add=(*build.requires_add, *output.requires_add, *dynamic),
+        remove=build.requires_remove,
+        pin_torch=version,
+    )
+    return buildenv.resolve(
+        wanted,
+        output=output.name,
+        constraints=build.requires_pin,
+        python=basis.host.interpreter.path,
+        index_url=world.config.index_url,
+        env=world.env,
+        scratch=world.builds,
+        torch=version,
+    )
+
+
+def _patched(path: str, basis: Basis, candidates: Sequence[patches.Candidate]) -> bytes | None:
+    """Return a file of the pinned tree as the patches leave it."""
+    if candidates:
+        tried = patches.evaluate(candidates, basis.facts.read, scratch=basis.world.builds, env=basis.world.env)
+        if path in tried.files:
+            return tried.files[path]
+    return basis.facts.read(path)
+
+
+def _as_json(lock: EnvLock) -> dict[str, Json]:
+    return {
+        "text": lock.text,
+        "packages": [{"name": p.name, "version": p.version, "sha256": list(p.sha256)} for p in lock.packages],
+    }
+
+
+def _from_json(output: str, value: Mapping[str, Any]) -> EnvLock:
+    packages = (
+        Locked(name=one["name"], version=one["version"], sha256=tuple(one["sha256"])) for one in value["packages"]
+    )
+    return EnvLock(output=output, text=value["text"], packages=tuple(packages))

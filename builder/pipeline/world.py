@@ -1,0 +1,52 @@
+"""What a run needs beside the request: configuration, environment, clock, sink, wheelhouse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.source import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from builder.config import Config
+    from builder.events import Sink
+    from builder.wheelhouse import Wheelhouse
+
+__all__ = ["World"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The outside of a run. `cwd` is what relative paths on the command line mean."""
+
+    config: Config
+    env: Mapping[str, str]
+    cwd: Path
+    clock: Callable[[], float]
+    sink: Sink
+    house: Wheelhouse
+
+    @property
+    def builds(self) -> Path:
+        """Where build trees lie: in the wheelhouse, since whoever shares it shares its locks."""
+        return self.house.root / "builds"
+
+    @property
+    def cache(self) -> Path:
+        """Where digests of this machine's tools are remembered."""
+        return self.config.sources.parent
+
+    def sources(self, *, offline: bool) -> Sources:
+        """Return the sources as configured."""
+        return Sources(
+            root=self.config.sources,
+            mirrors=self.config.mirrors,
+            index_url=self.config.index_url,
+            offline=offline,
+            env=self.env,
+            clock=self.clock,
+            sink=self.sink,
+        )
