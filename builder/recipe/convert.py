@@ -1,0 +1,139 @@
+"""From TOML values to the model's types, collecting every mistake on the way."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+__all__ = ["Mistake", "convert", "hints", "key_of", "wanted_text"]
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """Something that the model doesn't allow: where (dotted path), and what was found and wanted, in one sentence."""
+
+    path: str
+    text: str
+
+
+def key_of(field: str) -> str:
+    """Return the key in TOML for a field's name."""
+    return field.replace("_", "-")
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+    """Return the resolved annotations of a model class; once a class, since resolving costs more than reading a recipe."""
+    return typing.get_type_hints(cls, localns={"Mapping": collections.abc.Mapping, "Path": Path})
+
+
+@functools.cache
+def _fields(cls: type) -> dict[str, tuple[str, Any, bool]]:
+    """Return key -> (field, type, required)."""
+    known = hints(cls)
+    return {
+        key_of(field.name): (
+            field.name,
+            known[field.name],
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(cls)
+    }
+
+
+def convert(cls: type[T], raw: dict[str, Any], path: str, mistakes: list[Mistake]) -> T | None:
+    """Return `raw` as `cls`; None when something was wrong, which `mistakes` then tells."""
+    before = len(mistakes)
+    known = _fields(cls)
+    values = {}
+    for key, value in raw.items():
+        where = f"{path}.{key}" if path else key
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(
+                key.replace("_", "-"), known, 1
+            )
+            near = f", did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
+            mistakes.append(Mistake(path=where, text=f"unknown key `{key}`{near}"))
+            continue
+        name, wanted, _required = known[key]
+        values[name] = _value(wanted, value, where, mistakes)
+    for key, (name, wanted, required) in known.items():
+        if required and name not in values:
+            where = f"{path}.{key}" if path else key
+            mistakes.append(Mistake(path=where, text=f"`{key}` is missing, wanted {wanted_text(wanted)}"))
+    return cls(**values) if len(mistakes) == before else None
+
+
+def _value(wanted: Any, value: Any, path: str, mistakes: list[Mistake]) -> Any:  # noqa: ANN401  # TOML holds anything
+    """Return `value` as the annotation `wanted` asks for."""
+    if dataclasses.is_dataclass(wanted):
+        if isinstance(value, dict):
+            return convert(typing.cast("type[Any]", wanted), value, path, mistakes)
+        return _wrong(wanted, value, path, mistakes)
+    origin = typing.get_origin(wanted)
+    if origin in {typing.Union, types.UnionType}:
+        return _union(wanted, value, path, mistakes)
+    if origin is tuple:
+        if not isinstance(value, list):
+            return _wrong(wanted, value, path, mistakes)
+        item = typing.get_args(wanted)[0]
+        return tuple(_value(item, one, f"{path}[{number}]", mistakes) for number, one in enumerate(value))
+    if origin is collections.abc.Mapping:
+        if not isinstance(value, dict):
+            return _wrong(wanted, value, path, mistakes)
+        item = typing.get_args(wanted)[1]
+        return {key: _value(item, one, f"{path}.{key}", mistakes) for key, one in value.items()}
+    if _fits(wanted, value):
+        return value
+    return _wrong(wanted, value, path, mistakes)
+
+
+def _union(wanted: Any, value: Any, path: str, mistakes: list[Mistake]) -> Any:  # noqa: ANN401
+    choices = [choice for choice in typing.get_args(wanted) if choice is not type(None)]
+    for choice in choices:
+        trial: list[Mistake] = []
+        found = _value(choice, value, path, trial)
+        if not trial:
+            return found
+        if len(choices) == 1:
+            mistakes.extend(trial)
+            return None
+    return _wrong(wanted, value, path, mistakes)
+
+
+def _fits(wanted: Any, value: Any) -> bool:  # noqa: ANN401
+    if typing.get_origin(wanted) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(wanted))
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(wanted, type) and isinstance(value, wanted)
+
+
+def _wrong(wanted: Any, value: Any, path: str, mistakes: list[Mistake]) -> None:  # noqa: ANN401
+    shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "…"  # noqa: PLR2004  # fits a line
+    mistakes.append(Mistake(path=path, text=f"is {shown}, wanted {wanted_text(wanted)}"))
+
+
+def wanted_text(wanted: Any) -> str:  # noqa: ANN401
+    """Return a type in words."""
+    if dataclasses.is_dataclass(wanted):
+        return "a table"
+    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in args)
+    if origin in {typing.Union, types.UnionType}:
+        return " or ".join(wanted_text(choice) for choice in args if choice is not type(None))
+    if origin is tuple:
+        item = wanted_text(args[0])
+        return "an array of tables" if item == "a table" else f"an array of {item.removeprefix('a ')}s"
+    if origin is collections.abc.Mapping:
+        return "a table"
+    return {str: "a string", int: "an integer", bool: "true or false"}.get(wanted, str(wanted))

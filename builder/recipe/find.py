@@ -1,0 +1,40 @@
+"""Where recipes lie: shipped ones first, then a site's, then a user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder import config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Folder", "folders", "names", "shipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder of recipes, the folder of their patches, and the layer's word."""
+
+    layer: str
+    recipes: Path
+    patches: Path
+
+
+def shipped() -> Folder:
+    """Return the recipes that come with spark-build: those of the checkout in use, else the installed package's."""
+    root = config.checkout() or Path(__file__).resolve().parent.parent / "data"
+    return Folder(layer="shipped", recipes=root / "recipes", patches=root / "patches")
+
+
+def folders(layers: Sequence[tuple[str, Path]]) -> tuple[Folder, ...]:
+    """Return the shipped folder and those of `layers` that exist, weakest first."""
+    found = [Folder(layer=word, recipes=path, patches=path / "patches") for word, path in layers if path.is_dir()]
+    return (shipped(), *found)
+
+
+def names(where: Sequence[Folder]) -> tuple[str, ...]:
+    """Return the names of all recipes, sorted."""
+    return tuple(sorted({file.stem for folder in where for file in folder.recipes.glob("*.toml")}))
