@@ -52,7 +52,7 @@ def _fields(cls: type) -> dict[str, tuple[str, Any, bool]]:
 def convert(cls: type[T], raw: dict[str, Any], path: str, mistakes: list[Mistake]) -> T | None:
     """Return `raw` as `cls`; None when something was wrong, which `mistakes` then tells."""
     before = len(mistakes)
-    known = _fields(cls)
+    known = _fields(typing.cast("type", cls))
     values = {}
     for key, value in raw.items():
         where = f"{path}.{key}" if path else key
@@ -72,7 +72,12 @@ def convert(cls: type[T], raw: dict[str, Any], path: str, mistakes: list[Mistake
     return cls(**values) if len(mistakes) == before else None
 
 
-def _value(wanted: Any, value: Any, path: str, mistakes: list[Mistake]) -> Any:  # noqa: ANN401  # TOML holds anything
+def _value(  # noqa: PLR0911  # one way out a kind of annotation
+    wanted: Any,  # noqa: ANN401  # TOML holds anything
+    value: Any,  # noqa: ANN401
+    path: str,
+    mistakes: list[Mistake],
+) -> Any:  # noqa: ANN401
     """Return `value` as the annotation `wanted` asks for."""
     if dataclasses.is_dataclass(wanted):
         if isinstance(value, dict):

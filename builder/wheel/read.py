@@ -1,0 +1,265 @@
+"""Reading a wheel and judging it as a file: names, paths, RECORD.
+
+Formats: the binary distribution format of PEP 427 with RECORD and WHEEL as in the packaging user guide's specifications.
+Members are streamed; a wheel may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import re
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.digest import sha256_file
+from builder.errors import CheckRefused
+from builder.stages import Wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Name", "check", "dist_info", "header", "inspect", "normalised", "parse_name"]
+
+_CHUNK = 1 << 20
+#: A member may unpack to so many times its packed size before it is taken for a bomb; deflate's limit is about 1,030.
+_RATIO = 1100
+_NAME = re.compile(
+    r"(?P<project>[^\s-]+)-(?P<version>[^\s-]+)(-(?P<build>\d[^\s-]*))?-(?P<python>[^\s-]+)-(?P<abi>[^\s-]+)-(?P<platform>[^\s-]+)\.whl"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """The parts of a wheel's file name (PEP 427)."""
+
+    project: str
+    version: str
+    build: str | None
+    python: str
+    abi: str
+    platform: str
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Every tag that the compressed set stands for (PEP 425)."""
+        return frozenset(
+            f"{python}-{abi}-{platform}"
+            for python in self.python.split(".")
+            for abi in self.abi.split(".")
+            for platform in self.platform.split(".")
+        )
+
+
+def normalised(project: str) -> str:
+    """Return a project's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", project).lower()
+
+
+def parse_name(filename: str) -> Name:
+    """Return the parts of `filename`; raise CheckRefused ``wheel-name`` when it is no wheel's name."""
+    found = _NAME.fullmatch(filename)
+    if not found:
+        raise CheckRefused(
+            "wheel-name", f"{filename} is no wheel's name", cause="wanted name-version[-build]-python-abi-platform.whl"
+        )
+    return Name(**found.groupdict())
+
+
+def header(metadata: bytes, name: str) -> str | None:
+    """Return the first header `name` of a METADATA or WHEEL file, or None."""
+    for value in headers(metadata, name):
+        return value
+    return None
+
+
+def headers(metadata: bytes, name: str) -> Iterator[str]:
+    """Yield every header `name`; the description below the first empty line isn't read."""
+    prefix = f"{name.lower()}:"
+    for line in metadata.decode(errors="replace").splitlines():
+        if not line.strip():
+            return
+        if line.lower().startswith(prefix):
+            yield line.partition(":")[2].strip()
+
+
+def inspect(path: Path, *, output: str = "") -> Wheel:
+    """Return what the wheel at `path` says of itself, with the digest of its bytes.
+
+    Raises CheckRefused ``wheel-damaged`` when it can't be read and ``wheel-name`` when its METADATA has no name or version.
+    """
+    parts = parse_name(path.name)
+    with _opened(path) as archive:
+        info = dist_info(archive, path.name)
+        metadata = archive.read(f"{info}/METADATA")
+    project, version = header(metadata, "Name"), header(metadata, "Version")
+    if not project or not version:
+        raise CheckRefused(
+            "wheel-name", f"{path.name}: METADATA lacks Name or Version", cause=f"file name says {parts}"
+        )
+    return Wheel(
+        output=output or project,
+        project=normalised(project),
+        version=version,
+        path=path,
+        filename=path.name,
+        sha256=sha256_file(path),
+        size=path.stat().st_size,
+        metadata=metadata,
+        requires_python=header(metadata, "Requires-Python"),
+    )
+
+
+def dist_info(archive: zipfile.ZipFile, filename: str) -> str:
+    """Return the name of the one ``.dist-info`` folder; raise CheckRefused when there is none or more than one."""
+    found = {name.split("/")[0] for name in archive.namelist() if name.split("/")[0].endswith(".dist-info")}
+    if len(found) != 1:
+        raise CheckRefused("wheel-name", f"{filename} holds {len(found)} .dist-info folders", cause=", ".join(found))
+    info = found.pop()
+    for needed in ("METADATA", "WHEEL", "RECORD"):
+        if f"{info}/{needed}" not in archive.namelist():
+            raise CheckRefused("wheel-damaged", f"{filename} has no {info}/{needed}")
+    return info
+
+
+def check(path: Path) -> None:
+    """Return when the wheel is what it says; raise CheckRefused otherwise.
+
+    Slugs: ``wheel-damaged`` (no zip, truncated, wrong CRC), ``wheel-unsafe`` (a path that leaves the folder, a link, a name
+    twice, a bomb), ``wheel-name`` (file name, METADATA and folder disagree), ``record-lies`` (RECORD names other bytes).
+    """
+    with _opened(path) as archive:
+        for member in archive.infolist():
+            _check_member(member, path.name)
+        _check_twice(archive, path.name)
+        info = dist_info(archive, path.name)
+        _check_names(archive, path.name, info)
+        _check_record(archive, path.name, info)
+
+
+class _opened:  # noqa: N801  # reads as a verb where it is used
+    """Open a zip and turn every way in which it can be broken into one error."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._archive: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> zipfile.ZipFile:
+        try:
+            self._archive = zipfile.ZipFile(self._path)
+        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise self._damaged(error) from error
+        return self._archive
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._archive is not None:
+            self._archive.close()
+        if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | UnicodeDecodeError):
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> CheckRefused:
+        return CheckRefused("wheel-damaged", f"{self._path.name} is no whole wheel", cause=str(error))
+
+
+def _check_member(member: zipfile.ZipInfo, filename: str) -> None:
+    # `filename` of a ZipInfo is cut at a NUL; the name as stored isn't.
+    name = member.orig_filename
+    parts = name.split("/")
+    reason = ""
+    if not name or "\0" in name or "\\" in name:
+        reason = "a NUL or a backslash in the name"
+    elif name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        reason = "an absolute path"
+    elif ".." in parts or "." in parts or "" in parts[:-1]:
+        reason = "a path that leaves the folder or isn't plain"
+    elif stat.S_ISLNK(member.external_attr >> 16):
+        reason = "a symbolic link"
+    elif member.flag_bits & 0x1:
+        reason = "an encrypted member"
+    elif member.file_size > _CHUNK and member.file_size > member.compress_size * _RATIO:
+        reason = f"{member.compress_size} bytes that claim to unpack to {member.file_size}"
+    if reason:
+        raise CheckRefused("wheel-unsafe", f"{filename} holds {reason}", cause=repr(name))
+
+
+def _check_twice(archive: zipfile.ZipFile, filename: str) -> None:
+    names = archive.namelist()
+    if len(names) != len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CheckRefused("wheel-unsafe", f"{filename} holds {twice!r} twice")
+
+
+def _check_names(archive: zipfile.ZipFile, filename: str, info: str) -> None:
+    parts = parse_name(filename)
+    metadata = archive.read(f"{info}/METADATA")
+    project, version = header(metadata, "Name") or "", header(metadata, "Version") or ""
+    folder_project, _dash, folder_version = info.removesuffix(".dist-info").partition("-")
+    for what, found_project, found_version in (
+        ("METADATA", project, version),
+        (info, folder_project, folder_version),
+    ):
+        same_version = _canonical(found_version) == _canonical(parts.version)
+        if normalised(found_project) != normalised(parts.project) or not same_version:
+            raise CheckRefused(
+                "wheel-name",
+                f"{filename} says {parts.project} {parts.version}, its {what} says {found_project} {found_version}",
+                help="a wheel under a wrong name would be installed for another",
+            )
+
+
+def _canonical(version: str) -> str:
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415  # not on the hit path
+
+    try:
+        return str(Version(version.replace("_", "-") if "+" not in version else version.replace("_", ".")))
+    except InvalidVersion:
+        return version
+
+
+def _check_record(archive: zipfile.ZipFile, filename: str, info: str) -> None:
+    listed = _record(archive, info, filename)
+    unhashed = {f"{info}/RECORD", f"{info}/RECORD.jws", f"{info}/RECORD.p7s"}
+    members = {member.filename for member in archive.infolist() if not member.is_dir()}
+    if extra := sorted(members - listed.keys() - unhashed):
+        raise CheckRefused("record-lies", f"{filename}: {len(extra)} file(s) that RECORD doesn't name", cause=extra[0])
+    for name, (digest, size) in listed.items():
+        if name in unhashed:
+            continue
+        if name not in members:
+            raise CheckRefused("record-lies", f"{filename}: RECORD names a file that isn't there", cause=name)
+        found_digest, found_size = _hashed(archive, name, digest.partition("=")[0])
+        if found_digest != digest or (size and int(size) != found_size):
+            raise CheckRefused(
+                "record-lies",
+                f"{filename}: {name} isn't what RECORD says",
+                cause=f"found {found_digest}, {found_size} bytes; RECORD says {digest or 'no hash'}, {size} bytes",
+            )
+
+
+def _record(archive: zipfile.ZipFile, info: str, filename: str) -> Mapping[str, tuple[str, str]]:
+    rows: dict[str, tuple[str, str]] = {}
+    for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
+        if len(row) != 3 or (row[2] and not row[2].isdigit()):  # noqa: PLR2004  # path, hash, size
+            raise CheckRefused("record-lies", f"{filename}: RECORD has a line that is no entry", cause=repr(row))
+        if row[0] in rows:
+            raise CheckRefused("record-lies", f"{filename}: RECORD names a file twice", cause=row[0])
+        rows[row[0]] = (row[1], row[2])
+    return rows
+
+
+def _hashed(archive: zipfile.ZipFile, name: str, algorithm: str) -> tuple[str, int]:
+    if algorithm not in {"sha256", "sha384", "sha512"}:  # weaker ones are forbidden by the format
+        algorithm = "sha256"
+    digest, size = hashlib.new(algorithm), 0
+    with archive.open(name) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    text = base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
+    return f"{algorithm}={text}", size
