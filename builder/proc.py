@@ -28,12 +28,16 @@ GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A process that ended: `code` is its exit status, negative for a signal; `out` and `err` are decoded text."""
+    """A process that ended: `code` is its exit status, negative for a signal; `out` and `err` are decoded text.
+
+    `raw` is stdout's bytes as they came.
+    """
 
     argv: tuple[str, ...]
     code: int
     out: str = ""
     err: str = ""
+    raw: bytes = b""
     wall_s: float = 0.0
     peak_bytes: int = 0
 
@@ -72,6 +76,7 @@ def capture(
         code=child.returncode,
         out=out.decode(errors="replace"),
         err=err.decode(errors="replace"),
+        raw=out,
         wall_s=time.monotonic() - started,
     )
 

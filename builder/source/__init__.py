@@ -1,1 +1,99 @@
-"""."""
+"""Sources: made exact (`pin`), brought in (`fetch`), looked into (`read`), laid out as a tree (`materialize`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builder.source.place import Sources
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builder.recipe.model import Source
+    from builder.stages import Pin, Request
+
+__all__ = ["Sources", "contains", "fetch", "materialize", "pin", "read"]
+
+# Each kind of source is a module with the same functions; only the one in use is imported.
+
+
+def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base: Path) -> Pin:
+    """Return `source` made exact for `request`; `base` is the folder that relative paths of the recipe mean.
+
+    Raises SourceError: ``ref-missing``, ``remote-unreachable``, ``version-missing``, ``offline-unknown`` and others.
+    """
+    match source.kind:
+        case "git":
+            from builder.source import git  # noqa: PLC0415
+
+            return git.pin(source, request, sources, recipe=recipe)
+        case "sdist":
+            from builder.source import sdist  # noqa: PLC0415
+
+            return sdist.pin(source, request, sources, recipe=recipe)
+        case "archive":
+            from builder.source import archive  # noqa: PLC0415
+
+            return archive.pin(source, request, sources, recipe=recipe)
+        case "local":
+            from builder.source import local  # noqa: PLC0415
+
+            return local.pin(source, request, sources, base=base)
+
+
+def fetch(pinned: Pin, sources: Sources) -> int:
+    """Bring in all that `materialize` reads; return how many bytes came over the network."""
+    match pinned.kind:
+        case "git":
+            from builder.source import git  # noqa: PLC0415
+
+            return git.fetch(pinned, sources)
+        case "sdist" | "archive":
+            from builder.source import archive  # noqa: PLC0415
+
+            return archive.fetch(pinned, sources)
+        case "local":
+            return 0
+
+
+def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
+    """Leave the pinned tree at `dest`, which mustn't exist; a kill leaves nothing there."""
+    match pinned.kind:
+        case "git":
+            from builder.source import git  # noqa: PLC0415
+
+            git.materialize(pinned, dest, sources)
+        case "sdist" | "archive":
+            from builder.source import archive  # noqa: PLC0415
+
+            archive.materialize(pinned, dest, sources)
+        case "local":
+            from builder.source import local  # noqa: PLC0415
+
+            local.materialize(pinned, dest, sources)
+
+
+def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
+    """Return one file of the pinned tree, or None; brings in what that needs."""
+    match pinned.kind:
+        case "git":
+            from builder.source import git  # noqa: PLC0415
+
+            return git.read(pinned, path, sources)
+        case "sdist" | "archive":
+            from builder.source import archive  # noqa: PLC0415
+
+            return archive.read(pinned, path, sources)
+        case "local":
+            from builder.source import local  # noqa: PLC0415
+
+            return local.read(pinned, path)
+
+
+def contains(pinned: Pin, commit: str, sources: Sources) -> bool:
+    """Whether `commit` is an ancestor of the pinned commit or that itself; False for what has no history."""
+    if pinned.kind != "git":
+        return False
+    from builder.source import git  # noqa: PLC0415
+
+    return git.contains(pinned, commit, sources)
