@@ -50,7 +50,9 @@ def cpu(argv: list[str], *, env: dict[str, str], cwd: Path, code: int = 0) -> fl
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def interleaved(sides: dict[str, tuple[list[str], int]], *, env: dict[str, str], cwd: Path, runs: int) -> dict[str, float]:
+def interleaved(
+    sides: dict[str, tuple[list[str], int]], *, env: dict[str, str], cwd: Path, runs: int
+) -> dict[str, float]:
     """Return the median of each side; the sides take turns, so a drift of the machine meets all of them."""
     samples: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(runs + 1):
@@ -116,9 +118,7 @@ def misses(root: Path, env: dict[str, str], runs: int) -> list[Row]:
         rows.append(Row(what, seconds, f"<= {HIT_S}", seconds <= HIT_S))
 
     for comment in ("a patch", "one byte of that patch"):
-        text = (
-            "--- /dev/null\n+++ b/SPARK\n@@ -0,0 +1 @@\n+" + ("x" if comment == "a patch" else "y") + "\n"
-        ).encode()
+        text = ("--- /dev/null\n+++ b/SPARK\n@@ -0,0 +1 @@\n+" + ("x" if comment == "a patch" else "y") + "\n").encode()
         (patches / "one.patch").write_bytes(text)
         (overlay / "flashinfer.toml").write_text(
             'schema = 1\nname = "flashinfer"\n[[patch]]\nid = "one"\nfile = "one.patch"\n'
@@ -190,7 +190,8 @@ def main() -> int:
     rows = [Row("hit: recipe flashinfer, no network", medians["hit"], f"<= {HIT_S}", medians["hit"] <= HIT_S)]
     if "peer" in medians:
         ratio = medians["peer"] / medians["hit"]
-        rows.append(Row(f"peer on its built wheel ({ratio:.1f} x)", medians["peer"], f">= {PEER_RATIO} x", ratio >= PEER_RATIO))
+        what = f"peer on its built wheel ({ratio:.1f} x)"
+        rows.append(Row(what, medians["peer"], f">= {PEER_RATIO} x", ratio >= PEER_RATIO))
     ratio = medians["help"] / medians["argparse"]
     rows.append(Row("python -c 'import argparse'", medians["argparse"]))
     rows.append(Row(f"spark-build --help ({ratio:.2f} x)", medians["help"], f"<= {HELP_RATIO} x", ratio <= HELP_RATIO))

@@ -63,6 +63,7 @@ def load(env: Mapping[str, str], *, wheelhouse: str | None = None, cwd: Path) ->
     """
     home = Path(env.get("HOME") or "/")
     user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "spark-build"
+    files: tuple[Path, ...]
     if named := env.get("SPARK_BUILD_CONFIG"):
         files = (Path(named),)
         user = Path(named).parent

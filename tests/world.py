@@ -14,7 +14,7 @@ from typing import Any
 COMMAND = Path(sys.executable).with_name("spark-build")
 
 #: An in-tree PEP 517 backend that needs no requirement: real hooks, a real wheel, no index.
-BACKEND = '''
+BACKEND = """
 import base64, hashlib, os, pathlib, zipfile
 
 NAME, VERSION = {name!r}, {version!r}
@@ -42,7 +42,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         for path, data in files.items():
             archive.writestr(path, data)
     return target
-'''
+"""
 
 
 @dataclass

@@ -65,7 +65,6 @@ def _fetch(one: Evaluation, world: World) -> dict[str, object]:
                 index_url=world.config.index_url,
                 env=world.env,
                 offline=one.request.offline,
-                cache=None,
                 log=scratch / "env.log",
                 on_line=lambda _line: None,
             )

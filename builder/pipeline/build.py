@@ -226,7 +226,6 @@ def _prepare_environment(attempt: _Run, lock: stages.EnvLock) -> None:
             index_url=world.config.index_url,
             env=world.env,
             offline=one.request.offline,
-            cache=None,
             log=space.logs / "env.log",
             on_line=lambda line: attempt.sink.emit(Printed(phase="env", text=line)),
         )

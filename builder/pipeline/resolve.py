@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from builder import buildenv, digest, patches, source
+from builder import buildenv, digest, patches
 from builder.inputs import AppliedPatch
 from builder.recipe import conditions
 from builder.stages import EnvLock, Locked
@@ -16,6 +16,7 @@ from builder.stages import EnvLock, Locked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from builder import source
     from builder.digest import Json
     from builder.pipeline.select import Facts
     from builder.pipeline.world import World

@@ -41,7 +41,7 @@ def _are_tables(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _merge_named(  # noqa: PLR0913, PLR0917  # the same walk as merge, one level down
+def _merge_named(  # the same walk as merge, one level down
     old: list[dict[str, Any]], new: list[dict[str, Any]], key: str, origin: str, origins: dict[str, str], path: str
 ) -> list[dict[str, Any]]:
     """Entries of one file never merge with each other: a name twice in one file stays twice, and is a mistake later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.digest import sha256_file
 from builder.errors import SourceError
@@ -50,7 +50,7 @@ def _key(url: str) -> str:
     return sha256_bytes(url.encode())[:32]
 
 
-def keep(url: str, sources: Sources, *, sha256: str | None, command: str) -> dict[str, object]:
+def keep(url: str, sources: Sources, *, sha256: str | None, command: str) -> dict[str, Any]:
     """Bring an archive in and return its record: digest, size, file name, newest time in it."""
     from builder.source.download import fetch_file  # noqa: PLC0415
 

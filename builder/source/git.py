@@ -25,7 +25,7 @@ from builder.source.place import age_text, without_credentials
 from builder.stages import Pin, PullDiff, Submodule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from builder.recipe.model import Source
     from builder.source.place import Sources
@@ -67,10 +67,10 @@ class _Mirror:
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1])
         self.path = sources.root / "git" / f"{name}-{sha256_bytes(self.url.encode())[:12]}.git"
 
-    def git(self, *words: str, stdin: bytes = b"", **env: str) -> proc.Finished:
+    def git(self, *words: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> proc.Finished:
         """Run git in the mirror."""
         return proc.capture(
-            ["git", f"--git-dir={self.path}", *words], env={**environment(self.sources), **env}, stdin=stdin
+            ["git", f"--git-dir={self.path}", *words], env={**environment(self.sources), **(env or {})}, stdin=stdin
         )
 
     def out(self, *words: str) -> str:
@@ -260,8 +260,8 @@ def _lay_on(mirror: _Mirror, number: int, commit: str, tree: str, recipe: str) -
     diff = mirror.git("diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", base, head).raw
     with tempfile.TemporaryDirectory(dir=mirror.path) as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        mirror.git("read-tree", tree, **index)
-        done = mirror.git("apply", "--cached", "--3way", "-", stdin=diff, **index) if diff else None
+        mirror.git("read-tree", tree, env=index)
+        done = mirror.git("apply", "--cached", "--3way", "-", stdin=diff, env=index) if diff else None
         if done is not None and not done.ok:
             files = re.findall(r"(?:patch failed: |with conflicts\.?\s*|U )(\S+)", done.err + done.out)
             raise SourceError(
@@ -271,7 +271,7 @@ def _lay_on(mirror: _Mirror, number: int, commit: str, tree: str, recipe: str) -
                 help="build its own head instead, or a ref that is nearer to it",
                 run=(f"spark-build recipe {recipe} --ref {ref}",),
             )
-        made = mirror.git("write-tree", **index).out.strip()
+        made = mirror.git("write-tree", env=index).out.strip()
     return PullDiff(number=number, base=base, head=head, sha256=sha256_bytes(diff)), made
 
 

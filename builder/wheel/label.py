@@ -1,9 +1,9 @@
 """The local version that a fingerprint puts behind a wheel's version.
 
 ``<version>+sb<YYYYMMDDHHMMSS>.g<first 10 of the fingerprint>``, then upstream's own local parts. Ours comes first, so
-that labelled versions sort by time whatever upstream appends; the hash segment starts with a letter, since a segment of digits
-would be compared as a number (PEP 440). A local version still satisfies ``==<version>``, and pip and uv move an environment
-to a higher one, which they don't for a higher build tag.
+that labelled versions sort by time whatever upstream appends; the hash segment starts with a letter, since a segment of
+digits would be compared as a number (PEP 440). A local version still satisfies ``==<version>``, and pip and uv move an
+environment to a higher one, which they don't for a higher build tag.
 """
 
 from __future__ import annotations
