@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from builder.pipeline.evaluate import Evaluation
     from builder.pipeline.world import World
     from builder.stages import Stored
+    from builder.wheelhouse import Wheelhouse
 
 EXAMPLES = """\
 examples:
@@ -76,18 +77,18 @@ def _build(evaluations: tuple[Evaluation, ...], world: World, app: App) -> int:
             wheels.append((one, one.plan.hits, True))
             continue
         try:
-            wheels.append((*_build_one(one, world, args), False))
+            wheels.append((*_build_one(one, world), False))
         except SparkError as error:
             if not args.keep_going or error.exit_code >= 128:  # noqa: PLR2004  # interrupted
                 raise
             failed.append(error)
-    _print(wheels, world, app)
+    _print(wheels, world.house, app)
     if failed:
         raise failed[0]
     return 0
 
 
-def _build_one(one: Evaluation, world: World, args: argparse.Namespace) -> tuple[Evaluation, tuple[Stored, ...]]:
+def _build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored, ...]]:
     from builder.events import PlanMade  # noqa: PLC0415  # not needed for a hit
     from builder.pipeline.build import build  # noqa: PLC0415
     from builder.ui.plan import reasons  # noqa: PLC0415
@@ -104,10 +105,10 @@ def _build_one(one: Evaluation, world: World, args: argparse.Namespace) -> tuple
             estimate_s=plan.estimate_s,
         )
     )
-    return build(one, world, force=args.force)
+    return build(one, world)
 
 
-def _print(wheels: list[tuple[Evaluation, tuple[Stored, ...], bool]], world: World, app: App) -> None:
+def _print(wheels: list[tuple[Evaluation, tuple[Stored, ...], bool]], house: Wheelhouse, app: App) -> None:
     if app.args.json:
         app.print_json(
             {
@@ -135,7 +136,8 @@ def _print(wheels: list[tuple[Evaluation, tuple[Stored, ...], bool]], world: Wor
             app.print(str(wheel.path))
     built = [wheel for _one, stored, cached in wheels if not cached for wheel in stored]
     if built and app.args.progress != "quiet":
-        from builder.ui.install import install_lines  # noqa: PLC0415  # not needed for a hit
+        from builder.index import index_url  # noqa: PLC0415  # not needed for a hit
+        from builder.ui.install import install_lines  # noqa: PLC0415
 
-        for line in install_lines(built, None, ()):
+        for line in install_lines(built, index_url(house), {}):
             app.stderr.write(line + "\n")

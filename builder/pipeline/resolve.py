@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from builder.recipe.model import Loaded, Output
     from builder.stages import Host, Pin, Request
 
-__all__ = ["Basis", "applied", "locks", "remember_dynamic"]
+__all__ = ["Basis", "applied", "dynamic", "locks", "remember_dynamic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +85,14 @@ def locks(
     return tuple(found), keys
 
 
+def dynamic(world: World, key: str) -> tuple[str, ...]:
+    """Return what a backend asked for before, beyond its static requirements."""
+    return tuple((world.house.recall("dynamic", key) or {}).get("requires", ()))
+
+
 def remember_dynamic(world: World, key: str, requires: Sequence[str]) -> None:
     """Keep what a backend asked for beyond its static requirements (PEP 517); the next evaluation locks it too."""
-    known = (world.house.recall("dynamic", key) or {}).get("requires", [])
-    world.house.remember("dynamic", key, {"requires": [*known, *requires]})
+    world.house.remember("dynamic", key, {"requires": [*dynamic(world, key), *requires]})
     world.house.forget("lock", key)
 
 
@@ -110,11 +114,10 @@ def _lock_key(basis: Basis, output: Output, candidates: Sequence[patches.Candida
 
 def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidate], key: str) -> EnvLock:
     build, world, torch = basis.loaded.recipe.build, basis.world, basis.torch
-    dynamic = (world.house.recall("dynamic", key) or {}).get("requires", [])
     version = str(torch["version"]) if torch and torch["from"] == "index" else None
     wanted = buildenv.requires(
         _patched(f"{output.path}/pyproject.toml".removeprefix("./"), basis, candidates),
-        add=(*build.requires_add, *output.requires_add, *dynamic),
+        add=(*build.requires_add, *output.requires_add, *dynamic(world, key)),
         remove=build.requires_remove,
         pin_torch=version,
     )

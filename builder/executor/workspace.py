@@ -1,0 +1,144 @@
+"""The one build tree of a fingerprint: opened again where an attempt stopped, never used by another fingerprint.
+
+``<builds>/<fingerprint>/`` holds ``src``, ``venv``, ``home``, ``tmp``, ``dist``, ``wheels``, ``logs/<attempt>`` and
+``state/``: one empty file a step that was finished, and ``boot``, the boot in which the tree was last worked on. A finished
+build leaves its logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.digest import tree_entries
+from builder.errors import HostError
+from builder.host.disk import free_bytes
+from builder.recipe.units import show_bytes
+from builder.stages import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["BOOT", "done", "finish", "mark", "note_tree", "open_tree", "require_space", "unmark"]
+
+#: Changes with every boot: random(4).
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+#: How far back from the newest file a power cut is taken to reach; the kernel writes dirty pages out after 30 s.
+_LOST_S = 60.0
+
+#: How far back from the newest file a killed copy may lie.
+_TORN_S = 5.0
+
+
+def require_space(builds: Path, wanted_bytes: int) -> None:
+    """Raise HostError ``disk-short`` when less than `wanted_bytes` are free where build trees lie."""
+    free = free_bytes(builds)
+    if free < wanted_bytes:
+        raise HostError(
+            "disk-short",
+            f"a build needs {show_bytes(wanted_bytes)} of disk, {show_bytes(free)} are free at {builds}",
+            help="free space, or choose a wheelhouse on another disk; resources.disk of the recipe is the estimate",
+            run=("spark-build gc --dry-run", "spark-build recipe NAME --wheelhouse DIR"),
+        )
+
+
+def open_tree(
+    builds: Path, fingerprint: str, recipe: str, *, fixed: bool, fresh: bool = False, boot: Path = BOOT
+) -> Workspace:
+    """Return the tree of `fingerprint`, made where it isn't there, for one more attempt. The caller holds its build lock.
+
+    `fresh` empties it first. After another boot, objects that may not have reached the disk are dropped.
+    """
+    root = builds / fingerprint
+    if fresh:
+        _clear(root)
+    for folder in ("state", "logs", "home", "tmp", "dist", "wheels", "venv"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    stamp, now = root / "state" / "boot", boot.read_text().strip() if boot.exists() else ""
+    rebooted = stamp.exists() and stamp.read_text() != now
+    if rebooted or (root / "state" / "building").exists():
+        for file in _torn(root, rebooted=rebooted):
+            file.unlink()
+    stamp.write_text(now)
+    attempt = 1 + max((int(one.name) for one in (root / "logs").iterdir() if one.name.isdigit()), default=0)
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    (root / "tmp").mkdir()
+    return Workspace(root=root, inside=Path("/sb") / recipe if fixed else root, attempt=attempt)
+
+
+def _torn(root: Path, *, rebooted: bool) -> Iterator[Path]:
+    """Yield files of an unfinished build that may be half written: made by it, and younger than all but the newest seconds.
+
+    Where ninja builds, its log tells which commands ended, so after a mere kill its outputs are left to it; other build
+    systems go by times alone, and would take half a file for a whole one.
+    """
+    made = [(path, status) for path, status in _made(root) if rebooted or not _ninja(path, root)]
+    newest = max((status.st_mtime for _path, status in made), default=0.0)
+    for path, status in made:
+        if status.st_mtime >= newest - (_LOST_S if rebooted else _TORN_S) or (rebooted and status.st_size == 0):
+            yield path
+
+
+def _made(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files below ``src`` that weren't there when the source was laid out."""
+    listed = root / "state" / "tree"
+    given = set(listed.read_bytes().split(b"\0")) if listed.exists() else set()
+    for name, status in tree_entries(root / "src") if (root / "src").exists() else ():
+        if os.fsencode(name) not in given:
+            yield root / "src" / name, status
+
+
+def _ninja(path: Path, root: Path) -> bool:
+    for folder in path.parents:
+        if (folder / ".ninja_log").exists():
+            return True
+        if folder == root:
+            break
+    return False
+
+
+def note_tree(space: Workspace) -> None:
+    """Keep the names of the files of the source: all others were made by the build."""
+    names = [os.fsencode(name) for name, _status in tree_entries(space.src)]
+    (space.root / "state" / "tree").write_bytes(b"\0".join(names))
+
+
+def done(space: Workspace, step: str) -> bool:
+    """Whether `step` was finished by this attempt or an earlier one."""
+    return (space.root / "state" / step).exists()
+
+
+def mark(space: Workspace, step: str) -> None:
+    """Keep that `step` is finished; all that it wrote is on the disk before that."""
+    os.sync()
+    file = space.root / "state" / step
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def unmark(space: Workspace, step: str) -> None:
+    """Take the mark of a step back."""
+    (space.root / "state" / step).unlink(missing_ok=True)
+
+
+def finish(space: Workspace) -> None:
+    """Leave only the logs: the wheel is published, and another build never uses this tree."""
+    _clear(space.root)
+
+
+def _clear(root: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for entry in root.iterdir():
+            if entry.name == "logs":
+                continue
+            try:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+                    raise
