@@ -2,8 +2,10 @@
 
 ``<version>+sb<YYYYMMDDHHMMSS>.g<first 10 of the fingerprint>``, then upstream's own local parts. Ours comes first, so
 that labelled versions sort by time whatever upstream appends; the hash segment starts with a letter, since a segment of
-digits would be compared as a number (PEP 440). A local version still satisfies ``==<version>``, and pip and uv move an
-environment to a higher one, which they don't for a higher build tag.
+digits would be compared as a number (PEP 440). A rebuild with other bits has ``r2`` at the end of the hash segment: as a
+segment of its own it would sort below upstream parts such as ``sm121``, and nobody would be moved to it. A local version
+still satisfies ``==<version>``, and pip and uv move an environment to a higher one, which they don't for a higher build
+tag.
 """
 
 from __future__ import annotations
@@ -11,15 +13,15 @@ from __future__ import annotations
 import re
 import time
 
-__all__ = ["carries", "labelled", "make", "plain"]
+from builder.errors import BuildFailed
 
-_LOCAL = re.compile(r"[-_.]")
+__all__ = ["labelled", "make", "plain"]
 
 
 def make(first_planned_s: float, fingerprint: str, *, revision: int = 0) -> str:
-    """Return the label: UTC time of the fingerprint's first plan, first ten of the fingerprint, ``.r<N>`` from N = 2 on."""
+    """Return the label: UTC time of the fingerprint's first plan, first ten of the fingerprint, ``r<N>`` from N = 2 on."""
     moment = time.strftime("%Y%m%d%H%M%S", time.gmtime(first_planned_s))
-    tail = f".r{revision}" if revision > 1 else ""
+    tail = f"r{revision}" if revision > 1 else ""
     return f"sb{moment}.g{fingerprint[:10]}{tail}"
 
 
@@ -29,18 +31,30 @@ def plain(version: str) -> str:
 
 
 def labelled(version: str, label: str) -> str:
-    """Return `version` with `label` as the first part of its local version; unchanged when it carries it already."""
-    if carries(version, label):
-        return version
-    public, _plus, local = version.partition("+")
-    parts = [part.lower() for part in _LOCAL.split(local) if part]
-    ours = label.split(".")
-    if parts[: len(ours)] != ours:  # taken from the environment by the project, but in another place
-        parts = [*ours, *(part for part in parts if part not in ours)]
-    return f"{public}+{'.'.join(parts)}"
+    """Return `version` with `label` as the first part of its local version, in the spelling of PEP 440.
+
+    A project that was handed the label by environment may carry it already, anywhere in its local part, and without the
+    revision that was found out later; it stands in the result once, in front. Raises BuildFailed ``version-invalid``.
+    """
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415  # not on the hit path
+
+    try:
+        found = Version(version)
+    except InvalidVersion as error:
+        raise BuildFailed(
+            "version-invalid",
+            f"the build gave its wheel the version {version!r}, which no installer takes",
+            help="the project's version has to be as PEP 440 wants it; where it comes from git, a tag may be missing",
+        ) from error
+    return f"{found.public}+{'.'.join([label, *_others(found.local, label)])}"
 
 
-def carries(version: str, label: str) -> bool:
-    """Whether `version` has `label` in front of its local part."""
-    local = version.partition("+")[2]
-    return local == label or local.startswith(f"{label}.")
+def _others(local: str | None, label: str) -> list[str]:
+    """Return the parts of a local version that aren't the label, nor the label with another revision."""
+    parts = local.split(".") if local else []
+    moment, _dot, shown = label.partition(".")
+    mark = re.compile(re.escape(re.sub(r"r\d+$", "", shown)) + r"(r\d+)?")
+    for start in range(len(parts) - 1):
+        if parts[start] == moment and mark.fullmatch(parts[start + 1]):
+            return [*parts[:start], *parts[start + 2 :]]
+    return parts

@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
 import io
 import re
 import stat
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections import Counter
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from builder.digest import sha256_file
 from builder.errors import CheckRefused
 from builder.stages import Wheel
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Name", "check", "dist_info", "header", "inspect", "normalised", "parse_name"]
+    from packaging.version import Version
+
+__all__ = ["Name", "check", "dist_info", "header", "header_lines", "inspect", "normalised", "parse_name"]
 
 _CHUNK = 1 << 20
-#: A member may unpack to so many times its packed size before it is taken for a bomb; deflate's limit is about 1,030.
-_RATIO = 1100
+#: A large member may unpack to so many times its packed size before it is taken for a bomb. Libraries and GPU code reach
+#: 10, text 30; deflate's own limit is about 1,030.
+_RATIO = 200
+_LARGE = 16 << 20
+#: What is read into memory as a whole (METADATA, WHEEL, RECORD) may have so many bytes.
+_TEXT_LIMIT = 64 << 20
+_PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _NAME = re.compile(
     r"(?P<project>[^\s-]+)-(?P<version>[^\s-]+)(-(?P<build>\d[^\s-]*))?-(?P<python>[^\s-]+)-(?P<abi>[^\s-]+)-(?P<platform>[^\s-]+)\.whl"
 )
@@ -73,20 +83,28 @@ def parse_name(filename: str) -> Name:
 
 
 def header(metadata: bytes, name: str) -> str | None:
-    """Return the first header `name` of a METADATA or WHEEL file, or None."""
-    for value in headers(metadata, name):
-        return value
+    """Return the first header `name` of a METADATA or WHEEL file, unfolded, or None; the body isn't read."""
+    for lines in header_lines(metadata):
+        key, _colon, value = b" ".join(line.strip() for line in lines).partition(b":")
+        if key.strip().lower() == name.lower().encode():
+            return value.strip().decode(errors="replace")
     return None
 
 
-def headers(metadata: bytes, name: str) -> Iterator[str]:
-    """Yield every header `name`; the description below the first empty line isn't read."""
-    prefix = f"{name.lower()}:"
-    for line in metadata.decode(errors="replace").splitlines():
-        if not line.strip():
-            return
-        if line.lower().startswith(prefix):
-            yield line.partition(":")[2].strip()
+def header_lines(metadata: bytes) -> Iterator[list[bytes]]:
+    """Yield the lines of each header, endings kept: its own and those that continue it. An empty line ends them."""
+    found: list[bytes] = []
+    for line in metadata.splitlines(keepends=True):  # of bytes: at LF, CR and CRLF only
+        if not line.rstrip(b"\r\n"):
+            break
+        if line[:1] in b" \t" and found:
+            found.append(line)
+            continue
+        if found:
+            yield found
+        found = [line]
+    if found:
+        yield found
 
 
 def inspect(path: Path, *, output: str = "") -> Wheel:
@@ -97,11 +115,13 @@ def inspect(path: Path, *, output: str = "") -> Wheel:
     parts = parse_name(path.name)
     with _opened(path) as archive:
         info = dist_info(archive, path.name)
-        metadata = archive.read(f"{info}/METADATA")
+        metadata = read_text(archive, f"{info}/METADATA", path.name)
     project, version = header(metadata, "Name"), header(metadata, "Version")
-    if not project or not version:
+    if not project or not version or not _PROJECT.fullmatch(project):
         raise CheckRefused(
-            "wheel-name", f"{path.name}: METADATA lacks Name or Version", cause=f"file name says {parts}"
+            "wheel-name",
+            f"{path.name}: METADATA lacks a Name or a Version",
+            cause=f"found {project!r} and {version!r}; the file name says {parts.project} {parts.version}",
         )
     return Wheel(
         output=output or project,
@@ -120,12 +140,24 @@ def dist_info(archive: zipfile.ZipFile, filename: str) -> str:
     """Return the name of the one ``.dist-info`` folder; raise CheckRefused when there is none or more than one."""
     found = {name.split("/")[0] for name in archive.namelist() if name.split("/")[0].endswith(".dist-info")}
     if len(found) != 1:
-        raise CheckRefused("wheel-name", f"{filename} holds {len(found)} .dist-info folders", cause=", ".join(found))
+        names = ", ".join(sorted(found))
+        raise CheckRefused("wheel-name", f"{filename} holds {len(found)} .dist-info folders", cause=names)
     info = found.pop()
     for needed in ("METADATA", "WHEEL", "RECORD"):
-        if f"{info}/{needed}" not in archive.namelist():
+        if f"{info}/{needed}" not in archive.NameToInfo:
             raise CheckRefused("wheel-damaged", f"{filename} has no {info}/{needed}")
     return info
+
+
+def read_text(archive: zipfile.ZipFile, name: str, filename: str) -> bytes:
+    """Return a member that is read as a whole; raise CheckRefused ``wheel-unsafe`` when it is too large for that."""
+    with archive.open(name) as stream:
+        data = stream.read(_TEXT_LIMIT + 1)
+    if len(data) > _TEXT_LIMIT:
+        raise CheckRefused(
+            "wheel-unsafe", f"{filename} holds {name} of more than {_TEXT_LIMIT >> 20} MiB", cause="a text of that size"
+        )
+    return data
 
 
 def check(path: Path) -> None:
@@ -138,9 +170,20 @@ def check(path: Path) -> None:
         for member in archive.infolist():
             _check_member(member, path.name)
         _check_twice(archive, path.name)
+        _check_overlap(archive, path)
         info = dist_info(archive, path.name)
         _check_names(archive, path.name, info)
+        _check_format(archive, path.name, info)
         _check_record(archive, path.name, info)
+
+
+#: What the standard library raises for bytes that are no zip. RuntimeError: encrypted, or an unknown compression.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, csv.Error)
+
+
+def _is_damage(error: BaseException) -> bool:
+    # EINVAL: the directory sends the reader to a place before the file's start.
+    return isinstance(error, _DAMAGE) or (isinstance(error, OSError) and error.errno == errno.EINVAL)
 
 
 class _opened:  # noqa: N801  # reads as a verb where it is used
@@ -153,14 +196,16 @@ class _opened:  # noqa: N801  # reads as a verb where it is used
     def __enter__(self) -> zipfile.ZipFile:
         try:
             self._archive = zipfile.ZipFile(self._path)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
-            raise self._damaged(error) from error
+        except (*_DAMAGE, OSError) as error:
+            if _is_damage(error):
+                raise self._damaged(error) from error
+            raise
         return self._archive
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._archive is not None:
             self._archive.close()
-        if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | UnicodeDecodeError):
+        if error is not None and _is_damage(error):
             raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> CheckRefused:
@@ -172,8 +217,8 @@ def _check_member(member: zipfile.ZipInfo, filename: str) -> None:
     name = member.orig_filename
     parts = name.split("/")
     reason = ""
-    if not name or "\0" in name or "\\" in name:
-        reason = "a NUL or a backslash in the name"
+    if not name or "\\" in name or not name.isprintable():
+        reason = "a NUL, a backslash or another character in the name that no name may hold"
     elif name.startswith("/") or re.match(r"[A-Za-z]:", name):
         reason = "an absolute path"
     elif ".." in parts or "." in parts or "" in parts[:-1]:
@@ -182,7 +227,9 @@ def _check_member(member: zipfile.ZipInfo, filename: str) -> None:
         reason = "a symbolic link"
     elif member.flag_bits & 0x1:
         reason = "an encrypted member"
-    elif member.file_size > _CHUNK and member.file_size > member.compress_size * _RATIO:
+    elif member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        reason = f"a compression that not every installer reads ({member.compress_type})"
+    elif member.file_size > _LARGE and member.file_size > member.compress_size * _RATIO:
         reason = f"{member.compress_size} bytes that claim to unpack to {member.file_size}"
     if reason:
         raise CheckRefused("wheel-unsafe", f"{filename} holds {reason}", cause=repr(name))
@@ -191,20 +238,40 @@ def _check_member(member: zipfile.ZipInfo, filename: str) -> None:
 def _check_twice(archive: zipfile.ZipFile, filename: str) -> None:
     names = archive.namelist()
     if len(names) != len(set(names)):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise CheckRefused("wheel-unsafe", f"{filename} holds {twice!r} twice")
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise CheckRefused("wheel-unsafe", f"{filename} holds a name twice", cause=repr(twice))
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    folders |= {name.rstrip("/") for name in names if name.endswith("/")}
+    if both := sorted(folders & set(names)):
+        raise CheckRefused("wheel-unsafe", f"{filename} holds a name both as file and as folder", cause=repr(both[0]))
+
+
+def _check_overlap(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse an archive whose members share bytes: a few kilobytes can unpack to petabytes so."""
+    if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
+        raise CheckRefused("wheel-unsafe", f"{path.name} holds members that overlap", cause="a bomb, by all signs")
+
+
+def _check_format(archive: zipfile.ZipFile, filename: str, info: str) -> None:
+    version = header(read_text(archive, f"{info}/WHEEL", filename), "Wheel-Version") or ""
+    if not re.fullmatch(r"1\.\d+", version):
+        raise CheckRefused(
+            "wheel-damaged",
+            f"{filename} has the wheel version {version or 'none'}, wanted 1.0",
+            cause=f"{info}/WHEEL; installers refuse a major version that they don't know",
+        )
 
 
 def _check_names(archive: zipfile.ZipFile, filename: str, info: str) -> None:
     parts = parse_name(filename)
-    metadata = archive.read(f"{info}/METADATA")
+    metadata = read_text(archive, f"{info}/METADATA", filename)
     project, version = header(metadata, "Name") or "", header(metadata, "Version") or ""
     folder_project, _dash, folder_version = info.removesuffix(".dist-info").partition("-")
     for what, found_project, found_version in (
         ("METADATA", project, version),
         (info, folder_project, folder_version),
     ):
-        same_version = _canonical(found_version) == _canonical(parts.version)
+        same_version = _comparable(found_version) == _comparable(parts.version)
         if normalised(found_project) != normalised(parts.project) or not same_version:
             raise CheckRefused(
                 "wheel-name",
@@ -213,11 +280,12 @@ def _check_names(archive: zipfile.ZipFile, filename: str, info: str) -> None:
             )
 
 
-def _canonical(version: str) -> str:
+def _comparable(version: str) -> Version | str:
+    """Return what equals another spelling of the same version; a file name has ``_`` for what isn't allowed there."""
     from packaging.version import InvalidVersion, Version  # noqa: PLC0415  # not on the hit path
 
     try:
-        return str(Version(version.replace("_", "-") if "+" not in version else version.replace("_", ".")))
+        return Version(version.replace("_", "-") if "+" not in version else version.replace("_", "."))
     except InvalidVersion:
         return version
 
@@ -244,8 +312,9 @@ def _check_record(archive: zipfile.ZipFile, filename: str, info: str) -> None:
 
 def _record(archive: zipfile.ZipFile, info: str, filename: str) -> Mapping[str, tuple[str, str]]:
     rows: dict[str, tuple[str, str]] = {}
-    for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
-        if len(row) != 3 or (row[2] and not row[2].isdigit()):  # noqa: PLR2004  # path, hash, size
+    lines = io.StringIO(read_text(archive, f"{info}/RECORD", filename).decode(), newline="")
+    for row in csv.reader(lines, strict=True):
+        if len(row) != 3 or not re.fullmatch(r"[0-9]*", row[2]):  # noqa: PLR2004  # path, hash, size
             raise CheckRefused("record-lies", f"{filename}: RECORD has a line that is no entry", cause=repr(row))
         if row[0] in rows:
             raise CheckRefused("record-lies", f"{filename}: RECORD names a file twice", cause=row[0])

@@ -1,0 +1,105 @@
+"""The wheelhouse as a package index that needs no program of ours: a tree of files.
+
+::
+
+    simple/index.html  index.json               the projects
+    simple/<project>/index.html  index.json     its wheels (PEP 503; PEP 691)
+    files/<sha256>/<wheel>                      the wheel, and beside it <wheel>.metadata (PEP 658, 714)
+    .spark-build-index                          what of this folder is ours
+
+All links are relative, so that the tree works from ``file://``, from any web server and from a stick. Digests, sizes and
+METADATA come from the catalogue, where the publish stored them; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builder.errors import WheelhouseError
+from builder.index import manifest
+from builder.index.listing import read, state, whole
+from builder.values import dataclass
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builder.index.listing import House
+    from builder.index.tree import Link, Written
+
+__all__ = ["Exported", "export", "index_url", "refresh"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A tree that was written. `url` is that of its ``simple`` folder; `written` counts what this run did."""
+
+    path: Path
+    url: str
+    channel: str
+    projects: tuple[str, ...]
+    wheels: int
+    written: Written
+
+
+def export(house: House, dest: Path, *, channel: str = "local", link: Link = "auto") -> Exported:
+    """Make `dest` show exactly what `channel` lists now; files that are right already aren't touched.
+
+    Raises UsageError ``channel-missing``, ``not-an-index`` (the folder holds other things) or ``index-newer``; HostError
+    ``unwritable``, ``disk-full`` or ``no-hard-links``; WheelhouseError ``wheel-missing`` or ``wheel-changed`` when the
+    wheelhouse lacks what its catalogue says. Pages are replaced one by one, each at once, wheels before the pages that
+    name them.
+    """
+    from builder.index import tree  # noqa: PLC0415  # not on the hit path
+
+    with tree.claimed(dest):
+        while True:
+            listing = read(house, channel)
+            try:
+                written = tree.write(dest, listing, link=link)
+            except WheelhouseError:
+                if state(house, channel) == listing.state:
+                    raise
+                continue  # the wheel was removed in between: the catalogue doesn't list it any more
+            return Exported(
+                path=dest,
+                url=_url(dest),
+                channel=channel,
+                projects=tuple(listing.projects),
+                wheels=sum(len(files) for files in listing.projects.values()),
+                written=written,
+            )
+
+
+def refresh(house: House, *, channel: str = "local") -> Path:
+    """Bring the wheelhouse's own index up to date and return its folder; two small reads when nothing changed.
+
+    A wheel whose file is gone isn't listed, and looked for again the next time: one lost file must not keep the others
+    from being installed. A wheelhouse that can't be written keeps the index that it has. Raises HostError
+    ``disk-full`` or ``unwritable``; what was published stays, and the next call repairs the index.
+    """
+    dest = house.root / "index"
+    if house.read_only or manifest.shows(dest, state(house, channel)):
+        return dest
+    from builder.index import tree  # noqa: PLC0415  # not on the hit path
+
+    with tree.claimed(dest):
+        while True:
+            listing = read(house, channel)
+            if manifest.shows(dest, listing.state):  # another process has done it meanwhile
+                return dest
+            try:
+                tree.write(dest, whole(listing))
+            except WheelhouseError:
+                if state(house, channel) == listing.state:
+                    raise
+            else:
+                return dest
+
+
+def index_url(house: House) -> str:
+    """Return what clients are given as ``--index-url`` for the wheelhouse's own index."""
+    return _url(house.root / "index")
+
+
+def _url(dest: Path) -> str:
+    return f"{(dest.resolve() / 'simple').as_uri()}/"
