@@ -7,27 +7,27 @@ environment: the caller hands it in.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Config", "checkout", "load"]
+__all__ = ["Config", "checkout", "inspect", "load"]
 
 SITE = Path("/etc/spark-build")
 
-_KEYS = {
-    "wheelhouse": {"path": str, "upstream": str},
+#: What a table may hold: a type, or the words to choose from. A table without keys maps any text to a text.
+_KEYS: dict[str, dict[str, type | tuple[str, ...]] | None] = {
+    "wheelhouse": {"path": str},
     "sources": {"cache": str},
     "index": {"url": str},
     "mirrors": None,
-    "build": {"jobs": int, "memory": str, "reserve": str, "isolation": str, "python": str, "env": dict},
+    "build": {"jobs": int, "isolation": ("auto", "namespace", "none"), "python": str, "env": dict},
 }
 
 
@@ -56,42 +56,58 @@ def checkout() -> Path | None:
     return root if (root / "pyproject.toml").is_file() and (root / "recipes").is_dir() else None
 
 
-def load(env: Mapping[str, str], *, wheelhouse: str | None = None, cwd: Path) -> Config:
+def load(env: Mapping[str, str], *, wheelhouse: str | None = None, cwd: Path, site: Path = SITE) -> Config:
     """Return the configuration; `wheelhouse` is the command line's word.
 
     Raises UsageError with every mistake of every file.
     """
+    found, mistakes = inspect(env, wheelhouse=wheelhouse, cwd=cwd, site=site)
+    if mistakes:
+        raise UsageError(
+            "config-wrong",
+            "the configuration has mistakes",
+            cause="\n".join(mistakes),
+            run=tuple(f"${{EDITOR:-vi}} {file}" for file in found.files if any(str(file) in one for one in mistakes)),
+        )
+    return found
+
+
+def inspect(
+    env: Mapping[str, str], *, wheelhouse: str | None = None, cwd: Path, site: Path = SITE
+) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration without what is wrong in it, and every mistake of every file."""
     home = Path(env.get("HOME") or "/")
     user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "spark-build"
     files: tuple[Path, ...]
-    if named := env.get("SPARK_BUILD_CONFIG"):
-        files = (Path(named),)
-        user = Path(named).parent
-    else:
-        files = (SITE / "config.toml", user / "config.toml")
     mistakes: list[str] = []
+    if named := env.get("SPARK_BUILD_CONFIG"):
+        files = (cwd / named,)
+        user = files[0].parent
+        if not files[0].exists():
+            mistakes.append(f"{files[0]}: SPARK_BUILD_CONFIG names it, and it isn't there")
+    else:
+        files = (site / "config.toml", user / "config.toml")
     merged: dict[str, dict[str, Any]] = {}
     read = tuple(file for file in files if file.is_file())
     for file in read:
         for table, values in _read(file, mistakes).items():
             merged.setdefault(table, {}).update(values)
-    if mistakes:
-        raise UsageError("config-wrong", "the configuration has mistakes", cause="\n".join(mistakes))
     data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "spark-build"
     cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "spark-build"
     place, rule = _wheelhouse(env, merged, wheelhouse, data)
     sources = env.get("SPARK_BUILD_SOURCES") or merged.get("sources", {}).get("cache") or cache / "sources"
     mirrors = sorted(merged.get("mirrors", {}).items(), key=lambda item: -len(item[0]))
-    return Config(
+    found = Config(
         wheelhouse=_absolute(place, cwd, home),
         wheelhouse_from=rule,
         sources=_absolute(sources, cwd, home),
         index_url=env.get("SPARK_BUILD_INDEX_URL") or merged.get("index", {}).get("url"),
         mirrors=tuple((str(prefix), str(to)) for prefix, to in mirrors),
-        recipe_layers=(("site", SITE / "recipes"), ("user", user / "recipes")),
+        recipe_layers=(("site", site / "recipes"), ("user", user / "recipes")),
         build=merged.get("build", {}),
         files=read,
     )
+    return found, tuple(mistakes)
 
 
 def _wheelhouse(
@@ -130,13 +146,27 @@ def _read(file: Path, mistakes: list[str]) -> dict[str, dict[str, Any]]:
             wanted = str if known is None else known.get(key)
             if wanted is None:
                 mistakes.append(f"{file}: unknown key {table}.{key}{_near(key, known or {})}")
-            elif not isinstance(value, wanted) or isinstance(value, bool):
-                mistakes.append(f"{file}: {table}.{key} is {value!r}, wanted {wanted.__name__}")
+            elif problem := _misfit(value, wanted):
+                mistakes.append(f"{file}: {table}.{key} is {value!r}, wanted {problem}")
             else:
                 good.setdefault(table, {})[key] = value
     return good
 
 
+def _misfit(value: object, wanted: type | tuple[str, ...]) -> str:
+    """Return what `value` should have been, or an empty text when it is that."""
+    if isinstance(wanted, tuple):
+        return "" if value in wanted else f"one of {', '.join(wanted)}"
+    if wanted is int:
+        return "" if isinstance(value, int) and not isinstance(value, bool) and value > 0 else "a number, at least 1"
+    if wanted is dict:
+        texts = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+        return "" if texts else "a table of texts"
+    return "" if isinstance(value, str) else "a text"
+
+
 def _near(word: str, known: Mapping[str, object]) -> str:
+    import difflib  # noqa: PLC0415  # only for messages
+
     close = difflib.get_close_matches(word, known, 1)
     return f", did you mean {close[0]}?" if close else ""

@@ -13,10 +13,19 @@ import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Json", "canonical_json", "sha256_bytes", "sha256_file", "sha256_json", "tree_digest", "tree_entries"]
+__all__ = [
+    "Json",
+    "canonical_json",
+    "files_digest",
+    "sha256_bytes",
+    "sha256_file",
+    "sha256_json",
+    "tree_digest",
+    "tree_entries",
+]
 
 Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
@@ -24,7 +33,10 @@ _CHUNK = 1 << 20
 
 
 def canonical_json(value: object) -> bytes:
-    """Return `value` as canonical JSON; raise TypeError when it holds a float, a set or a key that's no string."""
+    """Return `value` as canonical JSON.
+
+    Raises TypeError when it holds a float, a set or a key that's no string, UnicodeEncodeError for a text that is none.
+    """
     _check(value, "$")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -85,18 +97,28 @@ def tree_entries(root: Path, *, skip: Iterable[str] = ()) -> Iterator[tuple[str,
     yield from found
 
 
-def tree_digest(root: Path, *, skip: Iterable[str] = (".git",), known: Mapping[str, str] | None = None) -> str:
+def tree_digest(root: Path, *, skip: Iterable[str] = (".git",)) -> str:
     """Return the sha256 over names, kinds, executable bits and contents of all files below `root`.
 
-    A link counts as its target's text. `known` gives the sha256 of files that needn't be read again.
+    A link counts as its target's text; of a socket, a pipe or a device only the kind counts.
+    """
+    return files_digest(root, (name for name, _status in tree_entries(root, skip=skip)))
+
+
+def files_digest(root: Path, names: Iterable[str]) -> str:
+    """Return what `tree_digest` returns for a tree of just these files, whose `names` are relative to `root`.
+
+    Every record ends with a NUL, which neither a name nor a link can hold: two trees never give the same bytes.
     """
     digest = hashlib.sha256()
-    for name, status in tree_entries(root, skip=skip):
+    for name in sorted(names):
         path = root / name
-        if stat.S_ISLNK(status.st_mode):
-            line = f"l {name}\0{path.readlink()}\n"
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            record = f"l {name}\0{path.readlink()}\0"
+        elif stat.S_ISREG(mode):
+            record = f"{'x' if mode & 0o100 else 'f'} {name}\0{sha256_file(path)}\0"
         else:
-            content = known[name] if known and name in known else sha256_file(path)
-            line = f"{'x' if status.st_mode & 0o100 else 'f'} {name}\0{content}\n"
-        digest.update(os.fsencode(line))
+            record = f"s {name}\0\0"
+        digest.update(os.fsencode(record))
     return digest.hexdigest()

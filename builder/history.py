@@ -7,9 +7,10 @@ A SQLite file of its own beside the catalogue. It may be lost without harm: a da
 from __future__ import annotations
 
 import contextlib
-import statistics
-from dataclasses import dataclass, fields
+import os
 from typing import TYPE_CHECKING
+
+from builder.values import dataclass, fields
 
 if TYPE_CHECKING:
     import sqlite3
@@ -63,10 +64,13 @@ _COLUMNS = tuple(field.name for field in fields(Past))
 _QUOTED = ", ".join(f'"{name}"' for name in _COLUMNS)
 
 
-def record(path: Path, one: Past, *, note: Callable[[str], None] = lambda _text: None) -> None:
+def record(
+    path: Path, one: Past, *, note: Callable[[str], None] = lambda _text: None, busy_s: float = _BUSY_S
+) -> None:
     """Add `one` to the file at `path`, which is made where it isn't there.
 
-    Never raises because of the file: one that is damaged is set aside, one that can't be written is left; `note` is told.
+    Never raises because of the file: one that is damaged is set aside, one that can't be written (or is locked for longer
+    than `busy_s`) is left; `note` is told.
     """
     values = tuple(getattr(one, name) for name in _COLUMNS)
     marks = ", ".join("?" * len(_COLUMNS))
@@ -76,21 +80,24 @@ def record(path: Path, one: Past, *, note: Callable[[str], None] = lambda _text:
         with database:
             database.execute(f"insert into past ({_QUOTED}) values ({marks})", values)  # noqa: S608  # our own names
 
-    _guarded(path, insert, note, writes=True)
+    _guarded(path, insert, note, writes=True, busy_s=busy_s)
 
 
-def estimate(path: Path, recipe: str, outputs: Sequence[str]) -> int | None:
+def estimate(path: Path, recipe: str, outputs: Sequence[str], *, host: str | None = None) -> int | None:
     """Return how many seconds building `outputs` one after the other takes, or None where one was never built.
 
-    It is the sum of each output's median over its last `SAMPLE` successful build phases.
+    It is the sum of each output's median over its last `SAMPLE` successful build phases, on machines of the kind `host`
+    where that is given.
     """
+    import statistics  # noqa: PLC0415  # not on the hit path
+
     total = 0.0
     for output in outputs:
         rows = _query(
             path,
-            "select ms from past where recipe = ? and output = ? and phase = 'build' and status = 'ok' "
-            'order by "when" desc, id desc limit ?',
-            (recipe, output, SAMPLE),
+            "select ms from past where recipe = ?1 and output = ?2 and phase = 'build' and status = 'ok' "
+            'and (?3 is null or host = ?3) order by "when" desc, id desc limit ?4',
+            (recipe, output, host, SAMPLE),
         )
         if not rows:
             return None
@@ -122,14 +129,19 @@ def _query(path: Path, sql: str, values: tuple[object, ...]) -> list[tuple[objec
 
 
 def _guarded(
-    path: Path, work: Callable[[sqlite3.Connection], None], note: Callable[[str], None], *, writes: bool
+    path: Path,
+    work: Callable[[sqlite3.Connection], None],
+    note: Callable[[str], None],
+    *,
+    writes: bool,
+    busy_s: float = _BUSY_S,
 ) -> None:
     import sqlite3  # noqa: PLC0415  # not on the hit path
 
     for _attempt in range(2):
         before = _inode(path)
         try:
-            with _opened(path, writes=writes) as database:
+            with _opened(path, writes=writes, busy_s=busy_s) as database:
                 work(database)
         except sqlite3.OperationalError as error:  # locked for long, read-only, full: not the file's fault
             note(f"the history {path} can't be {'written' if writes else 'read'}: {error}")
@@ -148,14 +160,17 @@ def _guarded(
 
 
 @contextlib.contextmanager
-def _opened(path: Path, *, writes: bool) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, *, writes: bool, busy_s: float) -> Iterator[sqlite3.Connection]:
     import sqlite3  # noqa: PLC0415
 
+    place: Path | str = path
     if writes:
         path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(
-        path if writes else f"{path.absolute().as_uri()}?mode=ro", timeout=_BUSY_S, uri=not writes
-    )
+    else:
+        # WAL needs a file for its index, which can't be made on read-only media; there nobody writes, either.
+        fixed = os.statvfs(path).f_flag & os.ST_RDONLY
+        place = f"{path.absolute().as_uri()}?{'immutable=1' if fixed else 'mode=ro'}"
+    database = sqlite3.connect(place, timeout=busy_s, uri=not writes)
     try:
         if writes:
             database.execute("pragma journal_mode = wal")

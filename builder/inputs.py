@@ -6,12 +6,11 @@ schema version; it is kept with the wheel, and `diff` of two of them is the only
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from builder.digest import sha256_json
 from builder.recipe.model import OUTSIDE
+from builder.values import dataclass, fields, is_dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,17 +57,17 @@ class Change:
 def recipe_identity(recipe: Recipe, outputs: Sequence[str]) -> dict[str, Json]:
     """Return the tables of `recipe` that count for `outputs`.
 
-    Sources are left out (the pin says it), patches too (what applies counts).
+    Sources are left out (the pin says it), patches and arch rules too (what applies counts).
 
     Job counts are set from `build.jobs_env` by us and never change bytes; the names of the variables don't count either.
     """
     # Whether an output is built unasked, and on which condition, changes nothing in it.
     selected = tuple(
-        dataclasses.replace(output, default=True, when=None) for output in recipe.output if output.name in outputs
+        replace(output, default=True, when=None) for output in recipe.output if output.name in outputs
     )
-    tables = _plain(dataclasses.replace(recipe, output=selected))
+    tables = _plain(replace(recipe, output=selected))
     assert isinstance(tables, dict)  # noqa: S101  # a dataclass becomes a dict
-    for name in (*OUTSIDE, "schema", "source", "patch", "builds_on"):
+    for name in (*OUTSIDE, "schema", "source", "patch", "builds_on", "arch_map"):
         tables.pop(name, None)
     build = tables["build"]
     assert isinstance(build, dict)  # noqa: S101
@@ -77,8 +76,8 @@ def recipe_identity(recipe: Recipe, outputs: Sequence[str]) -> dict[str, Json]:
 
 
 def _plain(value: object) -> Json:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from builder.inputs import diff
+from builder.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

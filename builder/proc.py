@@ -2,15 +2,28 @@
 
 Each child gets a process group of its own and an explicit environment. `capture` is for short questions; `run` is for
 work: it streams output to a log and to a callback, and takes the whole group down when the caller is interrupted.
+
+Both end with the leader of the group, not with the last one that holds its output open: a program may leave something in
+the background (``git gc``, a compiler's server), and waiting for that would take for ever. Such a one has `LINGER_S` to
+say what it has to say, then the group is killed.
+
+A child also ends with this process, with all that it started in its group, however this process ends: a killed run leaves
+no ``uv`` behind that writes into a build environment which the next run is making. ``spark-build-enter --tied`` sees to
+that; where the package runs without its native programs, children are on their own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
+import re
+import selectors
+import shutil
 import signal
 import subprocess
-import threading
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,19 +31,31 @@ from typing import TYPE_CHECKING
 from builder.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Finished", "capture", "run"]
+__all__ = ["Finished", "capture", "run", "scrubbed"]
 
+PROGRAM = "spark-build-enter"
+
+#: How long a group has between SIGTERM and SIGKILL.
 GRACE_S = 5.0
+
+#: How long output is waited for after the leader's end, while somebody still holds it open.
+LINGER_S = 2.0
+
+_CHUNK = 1 << 16
+
+#: What a pipe holds at most, unless somebody with rights made it larger (pipe(7)).
+_PIPE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """A process that ended: `code` is its exit status, negative for a signal; `out` and `err` are decoded text.
 
-    `raw` is stdout's bytes as they came.
+    `raw` is stdout's bytes as they came. `peak_bytes` is that of the largest process, never of a sum; the kernel counts from
+    what this process held when it started the child (getrusage(2)).
     """
 
     argv: tuple[str, ...]
@@ -53,6 +78,7 @@ def capture(
     env: Mapping[str, str],
     cwd: Path | None = None,
     stdin: bytes = b"",
+    pass_fds: Iterable[int] = (),
     timeout_s: float | None = None,
 ) -> Finished:
     """Run `argv` to its end and return what it printed; raise HostError when it can't be started or takes too long.
@@ -60,23 +86,20 @@ def capture(
     A status other than 0 is no error here: the caller knows what it means. The group is killed at the time-out.
     """
     words = tuple(os.fspath(word) for word in argv)
-    child = _start(words, env=env, cwd=cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     started = time.monotonic()
-    try:
-        out, err = child.communicate(stdin, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(child, grace_s=0)
-        code, summary = "tool-timeout", f"{words[0]} gave no answer in {timeout_s:.0f} s"
-        raise HostError(code, summary, cause=" ".join(words)) from None
-    except BaseException:
-        _end(child)
-        raise
+    child = _start(words, env=env, cwd=cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=tuple(pass_fds))
+    out, err = bytearray(), bytearray()
+    with _closed_at_end(child):
+        ended = _pump(child, out.extend, err.extend, stdin=stdin, timeout_s=timeout_s)
+    if not ended:
+        summary = f"{words[0]} gave no answer in {timeout_s:.0f} s"
+        raise HostError("tool-timeout", summary, cause=" ".join(words))
     return Finished(
         argv=words,
         code=child.returncode,
         out=out.decode(errors="replace"),
         err=err.decode(errors="replace"),
-        raw=out,
+        raw=bytes(out),
         wall_s=time.monotonic() - started,
     )
 
@@ -98,38 +121,55 @@ def run(
     """
     words = tuple(os.fspath(word) for word in argv)
     started = time.monotonic()
-    child = _start(
-        words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, pass_fds=tuple(pass_fds)
-    )
-    expired = threading.Event()
+    with log.open("ab") as sink:
+        child = _start(
+            words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, pass_fds=tuple(pass_fds)
+        )
+        lines = _Lines(on_line)
 
-    def expire() -> None:
-        expired.set()
-        _signal(child, signal.SIGKILL)
+        def take(data: bytes) -> None:
+            sink.write(data)
+            sink.flush()
+            lines.feed(data)
 
-    timer = threading.Timer(timeout_s, expire) if timeout_s else None
-    if timer:
-        timer.daemon = True
-        timer.start()
-    try:
-        assert child.stdout is not None  # noqa: S101  # for mypy: stdout=PIPE
-        with log.open("ab") as sink:
-            for line in child.stdout:
-                sink.write(line)
-                sink.flush()
-                on_line(line.decode(errors="replace").rstrip("\r\n"))
-        _status, code, usage = _reap(child)
-    except BaseException:
-        _end(child)
-        raise
-    finally:
-        if timer:
-            timer.cancel()
-    _signal(child, signal.SIGKILL)  # what the leader left behind in its group
-    if expired.is_set():
+        with _closed_at_end(child) as usage:
+            ended = _pump(child, take, timeout_s=timeout_s)
+            lines.end()
+    if not ended:
         summary = f"{words[0]} was stopped after {timeout_s:.0f} s"
         raise HostError("tool-timeout", summary, cause=" ".join(words))
-    return Finished(argv=words, code=code, wall_s=time.monotonic() - started, peak_bytes=usage)
+    return Finished(argv=words, code=child.returncode, wall_s=time.monotonic() - started, peak_bytes=usage.peak_bytes)
+
+
+class _Lines:
+    """Cuts bytes into lines; what has no end yet waits for the next ones."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._tell(line)
+
+    def end(self) -> None:
+        """Tell the last line, which has no end."""
+        if self._rest:
+            self._tell(self._rest)
+
+    def _tell(self, line: bytes) -> None:
+        self._on_line(line.decode(errors="replace").rstrip("\r"))
+
+
+@dataclass(slots=True)
+class _Usage:
+    peak_bytes: int = 0
+
+
+def scrubbed(text: str) -> str:
+    """Return what a program printed, without credentials in the URLs that it names."""
+    return re.sub(r"(?<=://)[^/\s@'\"]+@", "", text)
 
 
 def _start(
@@ -143,12 +183,13 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(  # noqa: S603  # argv lists only, never a shell
-            words,
+            _tied(words, env),
             env=dict(env),
             cwd=cwd,
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            bufsize=0,
             pass_fds=pass_fds,
             process_group=0,
         )
@@ -157,26 +198,125 @@ def _start(
         raise HostError("tool-missing", summary, cause=str(error)) from error
 
 
-def _reap(child: subprocess.Popen[bytes]) -> tuple[int, int, int]:
-    pid, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    return pid, child.returncode, usage.ru_maxrss * 1024
+def _tied(words: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the command whose end is tied to that of this process; raise OSError when there is no such program."""
+    if shutil.which(words[0], path=env.get("PATH", os.defpath)) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
+    program = _program()
+    return (program, "--tied", str(os.getpid()), "--", *words) if program else words
+
+
+@functools.cache
+def _program() -> str | None:
+    file = os.path.join(sys.prefix, "bin", PROGRAM)  # noqa: PTH118  # felt at every start
+    if not os.access(file, os.X_OK):
+        import sysconfig  # noqa: PLC0415  # slow, and the first guess is nearly always right
+
+        file = os.path.join(sysconfig.get_path("scripts"), PROGRAM)  # noqa: PTH118
+    return file if os.access(file, os.X_OK) else None
+
+
+def _pump(
+    child: subprocess.Popen[bytes],
+    on_out: Callable[[bytes], None],
+    on_err: Callable[[bytes], None] | None = None,
+    *,
+    stdin: bytes = b"",
+    timeout_s: float | None,
+) -> bool:
+    """Pass on what the child prints until it has ended and its output is closed, or lingered; whether it was in time.
+
+    The child isn't reaped: while it is a zombie, nobody else can get its process group's number.
+    """
+    limit = None if timeout_s is None else time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as ready, _leader(child) as leader:
+        ready.register(leader, selectors.EVENT_READ)
+        for stream, sink in ((child.stdout, on_out), (child.stderr, on_err)):
+            if stream is not None:
+                ready.register(stream, selectors.EVENT_READ, sink)
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+            ready.register(child.stdin, selectors.EVENT_WRITE)
+        alive, rest = True, memoryview(stdin)
+        while alive or ready.get_map():
+            left = None if limit is None else limit - time.monotonic()
+            if left is not None and left <= 0:
+                _drain(ready)
+                return not alive
+            for key, _mask in ready.select(left):
+                if key.fd == leader:
+                    alive, limit = False, time.monotonic() + LINGER_S
+                    ready.unregister(leader)
+                    rest = rest[:0]
+                elif key.fileobj is child.stdin:
+                    rest = _feed(child, ready, rest)
+                elif data := os.read(key.fd, _CHUNK):
+                    key.data(data)
+                else:
+                    ready.unregister(key.fileobj)
+    return True
+
+
+def _drain(ready: selectors.BaseSelector) -> None:
+    """Take what lies in the pipes already, once: whoever holds them open may go on writing for ever."""
+    for key, _mask in ready.select(0):
+        if key.data is not None and (data := os.read(key.fd, _PIPE)):
+            key.data(data)
+
+
+def _feed(child: subprocess.Popen[bytes], ready: selectors.BaseSelector, rest: memoryview) -> memoryview:
+    """Write what the pipe takes, and close it when all is written or nobody reads it."""
+    stdin = child.stdin
+    assert stdin is not None  # noqa: S101  # only called for a stream that was registered
+    with contextlib.suppress(BlockingIOError):
+        try:
+            rest = rest[os.write(stdin.fileno(), rest[:_CHUNK]) :] if rest else rest
+        except BrokenPipeError:
+            rest = rest[:0]
+    if not rest:
+        ready.unregister(stdin)
+        stdin.close()
+    return rest
+
+
+@contextlib.contextmanager
+def _closed_at_end(child: subprocess.Popen[bytes]) -> Iterator[_Usage]:
+    """Leave nothing of the child's group, reap it and close its pipes; politely when the block was interrupted."""
+    usage = _Usage()
+    try:
+        yield usage
+    except BaseException:
+        _signal(child, signal.SIGTERM)
+        _await(child, GRACE_S)
+        raise
+    finally:
+        _signal(child, signal.SIGKILL)  # what the leader left behind in its group, or the leader at a time-out
+        _pid, status, rusage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        usage.peak_bytes = rusage.ru_maxrss * 1024
+        for stream in (child.stdout, child.stderr, child.stdin):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+@contextlib.contextmanager
+def _leader(child: subprocess.Popen[bytes]) -> Iterator[int]:
+    """Give a descriptor that is readable when the leader has ended (pidfd_open(2)); nothing is reaped."""
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _await(child: subprocess.Popen[bytes], seconds: float) -> None:
+    """Return when the leader has ended or `seconds` have passed, without reaping it."""
+    with _leader(child) as leader, selectors.DefaultSelector() as ready:
+        ready.register(leader, selectors.EVENT_READ)
+        ready.select(seconds)
 
 
 def _signal(child: subprocess.Popen[bytes], signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signum)
-
-
-def _end(child: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> None:
-    """Take the whole group down: politely, then not."""
-    if child.returncode is None:
-        _signal(child, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(grace_s)
-    _signal(child, signal.SIGKILL)
-    child.wait()
-    for stream in (child.stdout, child.stderr, child.stdin):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
 import stat
 from hashlib import sha256
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Digests", "combined"]
 
-_VERSION = 1
+_VERSION = 3
 
 #: How much older than the cache file a change must be. Linux stamps by the tick (10 ms at most), some file systems by 1 s.
 _RACY_NS = 50_000_000
@@ -78,8 +79,9 @@ class Digests:
         """
         real = os.path.realpath(root)
         files = _walk(real, skip)
+        # A format without references: equal values give equal bytes, at a quarter of what their text would take.
         marks = sha256(
-            repr([(name, _mark(status), status.st_mode) for name, _path, status in files]).encode()
+            marshal.dumps([(name, _mark(status), status.st_mode) for name, _path, status in files], 2)
         ).hexdigest()
         newest = max((status.st_ctime_ns for _name, _path, status in files), default=0)
         found = self._known.get(f"tree {real}")
@@ -143,7 +145,7 @@ class Digests:
             contents = list(readers.map(content, files))
         total = sha256()
         for (name, _path, status), text in zip(files, contents, strict=True):
-            total.update(os.fsencode(f"{_kind(status.st_mode)} {name}\0{text}\n"))
+            total.update(os.fsencode(f"{_kind(status.st_mode)} {name}\0{text}\0"))
         with contextlib.suppress(OSError):
             _store(
                 part,

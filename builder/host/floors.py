@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import HostError
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from builder.recipe.model import System
     from builder.stages import Host, Tool
 
-__all__ = ["Lack", "check", "distribution", "require"]
+__all__ = ["Lack", "check", "distribution", "fits", "gcc_command", "require"]
+
+
+#: Debian's packages of programs that are called otherwise.
+_PACKAGES = {
+    "ar": "binutils",
+    "clang++": "clang",
+    "hg": "mercurial",
+    "ld": "binutils",
+    "ld.lld": "lld",
+    "ninja": "ninja-build",
+    "pkg-config": "pkgconf",
+    "protoc": "protobuf-compiler",
+    "strip": "binutils",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +55,7 @@ def check(system: System, host: Host, *, distro: str | None = None) -> tuple[Lac
         _ranged("rustc", tools.get("rustc"), system.rust, "curl https://sh.rustup.rs -sSf | sh"),
     ]
     lacks += [
-        Lack(name=name, found="none on PATH", wanted="any", run=f"sudo apt install {name}")
+        Lack(name=name, found="none on PATH", wanted="any", run=f"sudo apt install {_PACKAGES.get(name, name)}")
         for name in system.tools
         if name not in tools and name != "clang"
     ]
@@ -108,10 +122,11 @@ def _ranged(name: str, tool: Tool | None, wanted: str | None, run: str) -> Lack 
         return None
     if tool is None:
         return Lack(name=name, found="none", wanted=wanted, run=run)
-    return None if _fits(tool.version, wanted) else Lack(name=name, found=tool.version, wanted=wanted, run=run)
+    return None if fits(tool.version, wanted) else Lack(name=name, found=tool.version, wanted=wanted, run=run)
 
 
-def _fits(version: str, wanted: str) -> bool:
+def fits(version: str, wanted: str) -> bool:
+    """Return whether a version lies in a range (PEP 440); one that can't be read doesn't."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415  # only on a miss
     from packaging.version import InvalidVersion  # noqa: PLC0415
 

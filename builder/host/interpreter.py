@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from builder.host.digests import Digests
 
-__all__ = ["find", "inspect"]
+__all__ = ["facts", "find", "inspect"]
 
 _VERSION = re.compile(r"(?:cp|python)?(\d+)\.(\d+)(t?)")
 
@@ -106,42 +106,43 @@ def inspect(path: Path, digests: Digests, env: Mapping[str, str], *, compiles: b
 
     Raises HostError ``python-missing`` or ``tool-broken``.
     """
-    facts = _facts(path, digests, env)
-    parts = [("executable", digests.sha256(Path(facts["base"])))]
-    if facts["library"] and os.path.exists(facts["library"]):  # noqa: PTH110  # hit path
-        parts.append(("library", digests.sha256(Path(facts["library"]))))
-    headers = all(os.path.exists(file) for file in (f"{facts['include']}/Python.h", facts["config"]))  # noqa: PTH110
+    told = _known_facts(path, digests, env)
+    parts = [("executable", digests.sha256(Path(told["base"])))]
+    if told["library"] and os.path.exists(told["library"]):  # noqa: PTH110  # hit path
+        parts.append(("library", digests.sha256(Path(told["library"]))))
+    headers = all(os.path.exists(file) for file in (f"{told['include']}/Python.h", told["config"]))  # noqa: PTH110
     if compiles:
         if headers:
-            parts.append(("include", digests.tree(Path(facts["include"]))))
-            parts.append(("config", digests.sha256(Path(facts["config"]))))
-        if facts["settings"]:
-            parts.append(("settings", digests.sha256(Path(facts["settings"]))))
-    major, minor = facts["version"].split(".")[:2]
-    brand = {"cpython": "cp", "pypy": "pp"}.get(facts["implementation"], facts["implementation"])
+            parts.append(("include", digests.tree(Path(told["include"]))))
+            parts.append(("config", digests.sha256(Path(told["config"]))))
+        if told["settings"]:
+            parts.append(("settings", digests.sha256(Path(told["settings"]))))
+    major, minor = told["version"].split(".")[:2]
+    brand = {"cpython": "cp", "pypy": "pp"}.get(told["implementation"], told["implementation"])
     return Interpreter(
         path=str(path),
-        version=facts["version"],
-        tag=f"{brand}{major}{minor}{facts['threads']}",
+        version=told["version"],
+        tag=f"{brand}{major}{minor}{told['threads']}",
         digest=combined(parts),
         headers=headers,
     )
 
 
-def _facts(path: Path, digests: Digests, env: Mapping[str, str]) -> dict[str, str]:
+def _known_facts(path: Path, digests: Digests, env: Mapping[str, str]) -> dict[str, str]:
     """Ask the interpreter, once for the same bytes in the same place.
 
     A script in front of it (a shim) may choose another one each time, so it is asked each time.
     """
     if programs.is_script(path):
-        return _asked(path, env)
+        return facts(path, env)
     settings = path.parent.parent / "pyvenv.cfg"
     venv = settings.read_text(errors="replace") if settings.is_file() else ""
     key = f"python {path} {os.path.realpath(path)} {digests.sha256(path)} {venv}"
-    found: dict[str, str] = json.loads(digests.answer(key, lambda: json.dumps(_asked(path, env))))
+    found: dict[str, str] = json.loads(digests.answer(key, lambda: json.dumps(facts(path, env))))
     return found
 
 
-def _asked(path: Path, env: Mapping[str, str]) -> dict[str, str]:
+def facts(path: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """Return what an interpreter says of itself: version, base executable, shared library, folder of headers."""
     found: dict[str, str] = json.loads(programs.ask([path, "-I", "-S", "-c", _QUESTION], env))
     return found

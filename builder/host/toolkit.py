@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from builder.host.digests import Digests
 
-__all__ = ["find", "inspect", "root_of"]
+__all__ = ["find", "inspect", "root_of", "version_in"]
 
 _PREFIX = Path("/usr/local")
 
@@ -117,10 +117,15 @@ def inspect(root: Path, digests: Digests, env: Mapping[str, str]) -> Tool:
     """Return the toolkit in `root`: version of its nvcc (``13.0.88``) and digest of its tree."""
     nvcc = root / "bin" / "nvcc"
     text = digests.answer(f"nvcc --version {digests.sha256(nvcc)}", lambda: programs.ask([nvcc, "--version"], env))
-    version = _NVCC_VERSION.search(text)
     return Tool(
         name="cuda",
-        version=version[1] if version else programs.version_in(text),
+        version=version_in(text),
         path=str(root),
         digest=digests.tree(root, skip=lambda name: _IDLE.fullmatch(name) is not None),
     )
+
+
+def version_in(text: str) -> str:
+    """Return the version (``13.0.88``) from what ``nvcc --version`` prints."""
+    version = _NVCC_VERSION.search(text)
+    return version[1] if version else programs.version_in(text)
