@@ -1,7 +1,5 @@
 """``python -m builder``."""
 
-import sys
-
 from builder.cli.main import main
 
-sys.exit(main())
+main()

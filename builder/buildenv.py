@@ -1,4 +1,8 @@
-"""Build environments: resolved once to exact versions and hashes, then filled from that and nothing else. uv does both."""
+"""Build environments: resolved once to exact versions and hashes, then filled from that and nothing else. uv does both.
+
+Wheels only: building a requirement would run code that nothing pins. uv reads the user's own settings (``uv.toml``, its
+index and cache variables), but none of a project that the caller happens to stand in.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +17,13 @@ from builder import proc
 from builder.digest import sha256_bytes
 from builder.errors import HostError, RecipeError, SourceError
 from builder.stages import EnvLock, Locked
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from builder.digest import Json
+    from builder.errors import SparkError
 
 __all__ = ["Backend", "backend", "create", "normalised", "requires", "resolve", "torch_facts"]
 
@@ -26,7 +31,12 @@ __all__ = ["Backend", "backend", "create", "normalised", "requires", "resolve", 
 DEFAULT_REQUIRES = ("setuptools >= 40.8.0",)
 DEFAULT_BACKEND = "setuptools.build_meta:__legacy__"
 
-_PASSED = re.compile(r"(PATH|HOME|LANG|XDG_\w+|UV_\w+|SSL_CERT_\w+|NETRC|\w*_proxy|\w*_PROXY)")
+#: Where packages come from and how. Not what changes what uv does: which Python, which links, which constraints.
+_PASSED = re.compile(
+    r"(PATH|HOME|LANG|XDG_\w+|SSL_CERT_\w+|NETRC|\w*_proxy|\w*_PROXY|"
+    r"UV_(CACHE_DIR|CONFIG_FILE|NO_CONFIG|(DEFAULT_|EXTRA_)?INDEX(_\w+)?|FIND_LINKS|KEYRING_PROVIDER|NATIVE_TLS|"
+    r"SYSTEM_CERTS|INSECURE_HOST|HTTP_\w+|CONCURRENT_\w+|EXCLUDE_NEWER))"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +78,25 @@ def _build_system(pyproject: bytes | None) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415
 
     try:
-        table = tomllib.loads(pyproject.decode()).get("build-system", {})
+        table: Any = tomllib.loads(pyproject.decode()).get("build-system", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError("pyproject", "the source's pyproject.toml can't be read", cause=str(error)) from error
-    if not isinstance(table, dict) or not all(isinstance(item, str) for item in table.get("requires", [])):
-        raise RecipeError("pyproject", "the source's pyproject.toml has a build-system table that is no such table")
-    return table
+        raise RecipeError(
+            "pyproject",
+            "the source's pyproject.toml can't be read",
+            cause=str(error),
+            help="patch it, or take another source",
+        ) from error
+    lists = (table.get("requires", []), table.get("backend-path", [])) if isinstance(table, dict) else (None,)
+    good = all(isinstance(one, list) and all(isinstance(item, str) for item in one) for one in lists)
+    if not good or not isinstance(table.get("build-backend", ""), str):
+        raise RecipeError(
+            "pyproject",
+            "the source's pyproject.toml has a build-system table that is no such table",
+            cause=str(table)[:500],
+            help="patch it, or take another source",
+        )
+    known: dict[str, Any] = table
+    return known
 
 
 def resolve(  # a lock depends on all of it
@@ -89,7 +112,9 @@ def resolve(  # a lock depends on all of it
 ) -> EnvLock:
     """Return exact versions with hashes for `requirements`, for the interpreter `python` on this machine.
 
-    Raises RecipeError ``requirement-conflict``, ``torch-by-accident``; SourceError ``index-unreachable``.
+    Only wheels are taken. Raises RecipeError ``requirement-conflict``, ``requirement-no-wheel``, ``requirement-wrong``,
+    ``requirement-url`` or ``torch-by-accident``; SourceError ``requirement-missing`` or ``index-unreachable``; HostError
+    ``python-missing``.
     """
     if not requirements:
         return EnvLock(output=output, packages=(), text="")
@@ -99,28 +124,38 @@ def resolve(  # a lock depends on all of it
         wanted.write_text("".join(f"{line}\n" for line in requirements))
         bounds.write_text("".join(f"{line}\n" for line in constraints))
         words = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--no-strip-extras"]
-        words += ["--python", python, "--constraints", str(bounds), *_index(index_url), str(wanted)]
-        done = _uv(words, env)
+        words += ["--only-binary", ":all:", "--python", python, "--constraints", str(bounds), str(wanted)]
+        done = proc.capture([_uv_path(), *words], env=_environment(env, index_url), cwd=Path("/"))
     if not done.ok:
-        raise _retold(done, output)
-    packages = tuple(_packages(done.out))
+        raise _retold(done.err, output, locked=False)
+    packages = tuple(_packages(done.out, output))
     if torch is None and any(one.name == "torch" for one in packages):
         raise RecipeError(
             "torch-by-accident",
             f"the build requirements of {output} bring a torch of their own",
-            cause=", ".join(requirements),
+            cause=f"{', '.join(requirements)} resolve to torch {_version(packages, 'torch')}",
             help="say what is meant: build.torch = 'existing' or 'pinned', or take it out with build.requires-remove",
         )
     return EnvLock(output=output, packages=packages, text=done.out)
 
 
-def _packages(text: str) -> list[Locked]:
+def _version(packages: Sequence[Locked], name: str) -> str:
+    return next(one.version for one in packages if one.name == name)
+
+
+def _packages(text: str, output: str) -> list[Locked]:
     found = []
-    for block in re.split(r"\n(?=\S)", text):
+    for block in re.split(r"\n(?=\S)", text.strip()):
         head = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", block)
-        if head:
-            hashes = tuple(sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", block)))
-            found.append(Locked(name=normalised(head[1]), version=head[2], sha256=hashes))
+        hashes = tuple(sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", block)))
+        if not head or not hashes:
+            raise RecipeError(
+                "requirement-url",
+                f"a build requirement of {output} has no version and hash on an index",
+                cause=proc.scrubbed(block.splitlines()[0].rstrip(" \\")) if block else "uv printed nothing",
+                help="name a released version instead: build.requires-remove and build.requires-add of the recipe",
+            )
+        found.append(Locked(name=normalised(head[1]), version=head[2], sha256=hashes))
     return sorted(found, key=lambda one: one.name)
 
 
@@ -135,24 +170,34 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
     offline: bool,
     log: Path,
     on_line: Callable[[str], None],
+    wheels: Sequence[Path] = (),
 ) -> None:
-    """Leave an environment with exactly what `lock` holds at `venv`; it works under the path `inside`, too.
+    """Leave an environment with exactly what `lock` holds, and `wheels`, at `venv`; it works under the path `inside`, too.
 
     One that an earlier attempt finished for the same lock is taken as it is. Files are copies: a build may write into them,
-    and uv's cache must not notice. Raises SourceError ``requirement-offline``, ``requirement-hash``, ``index-unreachable``.
+    and uv's cache must not notice. Raises SourceError ``requirement-offline``, ``requirement-hash``, ``requirement-gone``,
+    ``index-unreachable``; HostError ``python-missing``, ``disk-full``.
     """
-    stamp, wanted = venv / "spark-build.lock", sha256_bytes(f"{python}\n{inside}\n{lock.text}".encode())
+    stamp, wanted = (
+        venv / "spark-build.lock",
+        sha256_bytes("\n".join([python, str(inside), lock.text, *map(str, wheels)]).encode()),
+    )
     if stamp.exists() and stamp.read_text() == wanted:
         return
     shutil.rmtree(venv, ignore_errors=True)
     venv.parent.mkdir(parents=True, exist_ok=True)
-    _must(["venv", "--quiet", "--no-project", "--python", python, str(venv)], env, log, on_line, lock.output)
+    uv = _environment(env, index_url)
+    _must(["venv", "--quiet", "--no-project", "--python", python, str(venv)], uv, log, on_line, lock.output)
     if lock.packages:
         file = venv / "lock.txt"
         file.write_text(lock.text)
         words = ["pip", "sync", "--require-hashes", "--link-mode", "copy", "--python", str(venv / "bin" / "python")]
-        words += ["--offline"] if offline else []
-        _must([*words, *_index(index_url), str(file)], env, log, on_line, lock.output)
+        words += ["--only-binary", ":all:", *(["--offline"] if offline else []), str(file)]
+        _must(words, uv, log, on_line, lock.output)
+    if wheels:  # our own, of recipes that this one builds on: their dependencies are the lock's business
+        words = ["pip", "install", "--no-deps", "--no-index", "--offline", "--link-mode", "copy"]
+        words += ["--python", str(venv / "bin" / "python"), *map(str, wheels)]
+        _must(words, uv, log, on_line, lock.output)
     _move_scripts(venv, inside)
     stamp.write_text(wanted)
 
@@ -165,9 +210,9 @@ def _must(words: list[str], env: Mapping[str, str], log: Path, on_line: Callable
         lines.append(text)
         on_line(text)
 
-    done = proc.run([_uv_path(), *words], env=_environment(env), cwd=log.parent, log=log, on_line=line)
+    done = proc.run([_uv_path(), *words], env=env, cwd=Path("/"), log=log, on_line=line)
     if not done.ok:
-        raise _retold(proc.Finished(argv=done.argv, code=done.code, err="\n".join(lines)), output)
+        raise _retold("\n".join(lines), output, locked=True, offline="--offline" in words)
 
 
 def _move_scripts(venv: Path, inside: Path) -> None:
@@ -181,49 +226,66 @@ def _move_scripts(venv: Path, inside: Path) -> None:
             script.write_bytes(text.replace(old, new))
 
 
-def _index(index_url: str | None) -> list[str]:
-    return ["--default-index", index_url] if index_url else []
-
-
-def _uv(words: Sequence[str], env: Mapping[str, str]) -> proc.Finished:
-    return proc.capture([_uv_path(), *words], env=_environment(env))
-
-
 def _uv_path() -> str:
     import uv  # noqa: PLC0415
 
     return uv.find_uv_bin()
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def _environment(env: Mapping[str, str], index_url: str | None = None) -> dict[str, str]:
+    """Return uv's environment; the index goes in here, since others see command lines, and it may hold a login."""
     kept = {key: value for key, value in env.items() if _PASSED.fullmatch(key)}
+    kept |= {"UV_DEFAULT_INDEX": index_url} if index_url else {}
     return {**kept, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
 
 
-def _retold(done: proc.Finished, output: str) -> SourceError | RecipeError | HostError:
-    """Return uv's failure in our words, with its own as the cause."""
-    text = done.err.strip()
-    if re.search(r"hash mismatch|Hash mismatch|hashes", text):
-        return SourceError("requirement-hash", f"a build requirement of {output} isn't what was locked", cause=text)
-    if re.search(r"network was disabled|offline|--offline", text):
-        return SourceError(
-            "requirement-offline",
-            f"build requirements of {output} aren't at hand, and --offline forbids to fetch them",
-            cause=text,
-            run=("spark-build fetch NAME",),
-        )
-    if re.search(r"error sending request|dns error|[Cc]onnect|timed out|Failed to fetch", text):
-        return SourceError("index-unreachable", "the package index can't be reached", cause=text)
-    if re.search(r"No space left", text):
-        return HostError("disk-full", "no space left for the build environment", cause=text, run=("spark-build gc",))
-    if re.search(r"[Nn]o interpreter|Python interpreter", text):
-        return HostError("python-missing", "uv doesn't find the interpreter", cause=text, run=("spark-build doctor",))
-    return RecipeError(
-        "requirement-conflict",
-        f"the build requirements of {output} can't be met together",
-        cause=text,
-        help="build.requires-pin, -add and -remove of the recipe change them",
-    )
+#: What uv says, and what that is: pattern, error, slug, summary. The first that matches counts.
+_SAYINGS: tuple[tuple[str, type[SparkError], str, str], ...] = (
+    (r"No space left", HostError, "disk-full", "no space left for the build environment of {}"),
+    (r"[Hh]ash mismatch", SourceError, "requirement-hash", "a build requirement of {} isn't what was locked"),
+    (r"network was disabled", SourceError, "requirement-offline", "build requirements of {} aren't at hand"),
+    (r"No interpreter found|Python installation found|broken symlink|Python interpreter", HostError, "python-missing",
+     "uv doesn't find the interpreter that {} is built for"),
+    (r"Failed to fetch|error sending request|dns error|[Tt]imed? ?out|[Cc]onnect error|401 Unauthorized|403 Forbidden",
+     SourceError, "index-unreachable", "the package index doesn't give what {} needs"),
+    (r"no usable wheels|no wheels with a matching|Wheels are required", RecipeError, "requirement-no-wheel",
+     "a build requirement of {} has no wheel for this machine and Python"),
+    (r"[Cc]ouldn't parse requirement|Expected package name", RecipeError, "requirement-wrong",
+     "a build requirement of {} can't be read"),
+    (r"was not found in the package registry|There (is|are) no versions? of", SourceError, "requirement-missing",
+     "the package index lacks a build requirement of {}"),
+)  # fmt: skip
+
+_ADVICE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "disk-full": ("", ("spark-build gc",)),
+    "requirement-hash": ("the index gives other bytes under a name: find out which are right, then lock again",
+                         ("spark-build recipe NAME --relock",)),
+    "requirement-offline": ("--offline forbids to fetch them", ("spark-build fetch NAME",)),
+    "python-missing": ("", ("spark-build doctor",)),
+    "index-unreachable": ("[index] url or UV_DEFAULT_INDEX says which is asked", ("spark-build doctor",)),
+    "requirement-gone": ("a lock is kept until you ask for another", ("spark-build recipe NAME --relock",)),
+}  # fmt: skip
+_CHANGE = (
+    "build.requires-pin, -add and -remove of the recipe change them",
+    ("spark-build recipes show NAME --origin",),
+)
+
+
+def _retold(text: str, output: str, *, locked: bool, offline: bool = False) -> SparkError:
+    """Return uv's failure in our words, with its own as the cause; `locked` when it had exact versions to install."""
+    made: type[SparkError] = RecipeError
+    code, summary = "requirement-conflict", "the build requirements of {} can't be met together"
+    for pattern, error, slug, words in _SAYINGS:
+        if re.search(pattern, text):
+            made, code, summary = error, slug, words
+            break
+    if locked and code in {"requirement-conflict", "requirement-missing", "requirement-no-wheel"}:
+        # Without a network uv says the same of what isn't in its cache.
+        code = "requirement-offline" if offline else "requirement-gone"
+        summary = "build requirements of {} aren't at hand" if offline else "the index lost what is locked for {}"
+        made = SourceError
+    advice, run = _ADVICE.get(code, _CHANGE)
+    return made(code, summary.format(output), cause=proc.scrubbed(text.strip()), help=advice, run=run)
 
 
 _FACTS = """

@@ -19,7 +19,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False  # `--help` does without `typing`
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = [
     "FOUND_WORK",

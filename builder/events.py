@@ -7,11 +7,11 @@ and ``seq``. Within one ``v`` fields are only ever added.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TextIO
+
+from builder.values import dataclass, fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +211,8 @@ class JsonLines:
         self._seq += 1
         moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         head = {"v": VERSION, "t": moment, "build": self._build, "seq": self._seq, "kind": event.kind}
-        self._stream.write(json.dumps(head | dataclasses.asdict(event), ensure_ascii=False) + "\n")
+        told = {one.name: getattr(event, one.name) for one in fields(event)}
+        self._stream.write(json.dumps(head | told, ensure_ascii=False) + "\n")
         self._stream.flush()
 
 
@@ -227,7 +228,7 @@ def parse_line(line: str) -> tuple[dict[str, object], Event | None]:
     cls = KINDS.get(str(raw.get("kind")))
     if cls is None:
         return raw, None
-    names = {field.name for field in dataclasses.fields(cls)}
+    names = {field.name for field in fields(cls)}
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in names}
     try:
         return raw, cls(**values)

@@ -1,25 +1,30 @@
-"""Patches: which apply to a tree, and applying them. ``git apply`` does the work; it knows no fuzz."""
+"""Patches: which apply to a tree, and applying them. ``git apply`` does the work; it knows no fuzz, only other line numbers.
+
+Trying and applying are one thing: the files that a patch touches are put into an empty folder, and changed there. So the
+outcome of a plan is that of the build, no repository around the tree and no `.gitattributes` in it has a say, and a tree
+gets either all of its patches or none. Links and submodules aren't patched: through a link a patch would leave the tree.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from builder import proc
 from builder.digest import sha256_file
-from builder.errors import PatchDrift, RecipeError
+from builder.errors import HostError, PatchDrift, RecipeError
 from builder.inputs import AppliedPatch
+from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Candidate", "Evaluation", "apply", "evaluate", "touched"]
 
-_CONTEXT = 3
+_SHOWN = 8  # lines of a hunk in an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,72 +56,195 @@ def evaluate(
     """Try the candidates in order on the files that they touch, which `read` gives; nothing else of the tree is needed.
 
     A patch whose every hunk is there already is skipped, or refused where it says so. Raises PatchDrift ``patch-drift``
-    with file and hunk, RecipeError ``patch-hash``, ``patch-path`` or ``patch-upstream``.
+    with file and hunk, RecipeError ``patch-hash``, ``patch-missing``, ``patch-path``, ``patch-empty``, ``patch-broken``,
+    ``patch-link`` or ``patch-upstream``.
     """
     applied, skipped = [], []
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".patches-", dir=scratch) as folder:
-        tree = Path(folder)
+        bench = Path(folder)
         present: set[str] = set()
         for one in candidates:
             _check_hash(one)
             for path in touched(one):
                 if path not in present:
                     present.add(path)
-                    _place(tree / path, read(path))
-            if _git_apply(one, tree, env, "--check").ok:
-                _git_apply(one, tree, env)
-                applied.append(AppliedPatch(id=one.id, sha256=one.sha256))
-            elif _git_apply(one, tree, env, "--check", "--reverse").ok:
+                    _place(bench / path, read(path))
+            if _is_there(one, bench, env):
                 if one.on_upstream == "fail":
-                    raise RecipeError("patch-upstream", f"the source has {one.id} already", cause=str(one.file))
+                    raise RecipeError(
+                        "patch-upstream",
+                        f"the source has {one.id} already",
+                        cause=str(one.file),
+                        help="take it out, give it a condition, or let it be skipped: on-upstream = 'skip'",
+                        run=("spark-build recipes lint",),
+                    )
                 skipped.append(one.id)
+            elif _git_apply(one, bench, env).ok:  # git apply changes all of a patch's files, or none
+                applied.append(AppliedPatch(id=one.id, sha256=one.sha256))
             else:
-                raise _drift(one, tree, env)
-        files = {path: (tree / path).read_bytes() for path in present if (tree / path).is_file()}
+                raise _drift(one, bench, env)
+        files = {path: (bench / path).read_bytes() for path in present if (bench / path).is_file()}
     return Evaluation(applied=tuple(applied), skipped=tuple(skipped), files=files)
 
 
 def apply(candidates: Sequence[Candidate], tree: Path, *, env: Mapping[str, str]) -> None:
-    """Leave `tree` patched by all candidates, or as it was; raise PatchDrift when one doesn't apply."""
-    done: list[Candidate] = []
-    for one in candidates:
-        _check_hash(one)
-        if not _git_apply(one, tree, env).ok:  # git apply changes all of a patch's files, or none
-            for earlier in reversed(done):
-                _git_apply(earlier, tree, env, "--reverse")
-            raise _drift(one, tree, env)
-        done.append(one)
+    """Leave `tree` with all candidates, or as it was; changed files get the time of the tree, as all others have it.
+
+    Raises PatchDrift ``patch-drift`` or ``patch-link``, HostError ``disk-full``, and RecipeError as `evaluate` does.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{tree.name}.patches-", dir=tree.parent) as folder:
+        bench = Path(folder)
+        present: dict[str, None] = {}
+        try:
+            for one in candidates:
+                _check_hash(one)
+                for path in touched(one):
+                    if path not in present:
+                        present[path] = None
+                        _fetch(one, tree, bench, path)
+                if not _git_apply(one, bench, env).ok:
+                    raise _drift(one, bench, env)
+            _put(present, bench, tree)
+        except OSError as error:
+            if error.errno == 28:  # noqa: PLR2004  # ENOSPC
+                raise HostError(
+                    "disk-full", "no space left to patch", cause=str(tree), run=("spark-build gc",)
+                ) from error
+            raise
+
+
+def _fetch(one: Candidate, tree: Path, bench: Path, path: str) -> None:
+    """Copy a file of the tree to the bench with its executable bit; refuse one that is a link or lies behind one."""
+    place = tree
+    for part in PurePosixPath(path).parts:
+        place /= part
+        if place.is_symlink():
+            raise PatchDrift(
+                "patch-link",
+                f"the patch {one.id} touches {path}, which is a link in this source",
+                cause=f"{place.relative_to(tree)} leads to {place.readlink()}",
+                help="patch the file that the link leads to",
+                run=(f"git apply --numstat {one.file}",),
+            )
+    if place.is_file():
+        _place(bench / path, place.read_bytes())
+        (bench / path).chmod(0o755 if place.stat().st_mode & 0o100 else 0o644)
+
+
+def _put(paths: Mapping[str, None], bench: Path, tree: Path) -> None:
+    """Bring the files of the bench into the tree, and remove those that the patches removed."""
+    epoch = tree.stat().st_mtime
+    for path in paths:
+        source, target = bench / path, tree / path
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+            os.utime(source, (epoch, epoch))
+            source.replace(target)
+        else:
+            target.unlink(missing_ok=True)
+    for path in paths:
+        _settle(tree, tree / path, epoch)
+
+
+def _settle(tree: Path, path: Path, epoch: float) -> None:
+    """Remove folders that a patch emptied, as git does; give those that it changed the tree's time and mode again."""
+    for folder in [*path.parents]:
+        if not folder.is_relative_to(tree) or not folder.exists():
+            continue
+        if folder != tree and not any(folder.iterdir()):
+            folder.rmdir()
+            continue
+        folder.chmod(0o755)
+        os.utime(folder, (epoch, epoch))
 
 
 def touched(one: Candidate) -> tuple[str, ...]:
-    """Return the paths that a patch reads or writes; raise RecipeError ``patch-path`` for one that leaves the tree."""
+    """Return the paths that a patch reads or writes.
+
+    Raises RecipeError ``patch-path`` for one that leaves the tree, ``patch-link`` for one that makes or changes a link or a
+    submodule, ``patch-empty`` for one that changes nothing.
+    """
     paths: dict[str, None] = {}
-    text = one.file.read_bytes().decode(errors="surrogateescape")
-    for line in text.splitlines():
-        found = re.match(r"(?:---|\+\+\+) (?:[ab]/)?([^\t\n]+)", line) or re.match(
-            r"(?:rename|copy) (?:from|to) (.+)", line
-        )
-        if found and found[1] != "/dev/null":
-            paths[found[1].strip('"')] = None
-        if found := re.match(r"diff --git a/(.+) b/(.+)$", line):
-            paths[found[1]] = paths[found[2]] = None
+    for kind, text in _heads(one.file.read_bytes().decode(errors="surrogateescape")):
+        if kind == "mode" and text in {"120000", "160000"}:
+            what = "a symbolic link" if text == "120000" else "a submodule"
+            raise RecipeError("patch-link", f"the patch {one.id} changes {what}", cause=str(one.file), run=_look(one))
+        if kind == "path" and text != "/dev/null":
+            paths[text] = None
     for path in paths:
         parts = PurePosixPath(path).parts
-        if path.startswith("/") or ".." in parts or ".git" in parts:
-            raise RecipeError("patch-path", f"the patch {one.id} touches {path}, outside of the source tree")
+        if path.startswith("/") or ".." in parts or ".git" in (part.lower() for part in parts):
+            raise RecipeError(
+                "patch-path",
+                f"the patch {one.id} touches {path}, outside of the source tree",
+                cause=str(one.file),
+                run=_look(one),
+            )
     if not paths:
-        raise RecipeError("patch-empty", f"the patch {one.id} changes nothing", cause=str(one.file))
+        raise RecipeError("patch-empty", f"the patch {one.id} changes nothing", cause=str(one.file), run=_look(one))
     return tuple(paths)
 
 
+def _look(one: Candidate) -> tuple[str, ...]:
+    return (f"git apply --stat --summary {one.file}",)
+
+
+def _heads(text: str) -> Iterator[tuple[str, str]]:
+    """Yield what the heads of a patch's files say: ``path`` and ``mode``; lines of hunks never count as such."""
+    old = new = 0
+    for line in text.split("\n"):
+        if old > 0 or new > 0:
+            old -= line[:1] in {" ", "-", ""}
+            new -= line[:1] in {" ", "+", ""}
+            continue
+        if found := re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", line):
+            old, new = (int(count) if count is not None else 1 for count in found.groups())
+        elif found := re.match(r"(?:---|\+\+\+) (.+)", line):
+            yield "path", _name(found[1])
+        elif found := re.match(r"(?:rename|copy) (?:from|to) (.+)", line):
+            yield "path", _unquoted(found[1].rstrip("\r"))
+        elif found := re.match(r"diff --git (.+)", line):
+            # Where nothing else names the file (its mode, an empty one, a binary one), both halves are the same.
+            half = found[1].rstrip("\r")
+            first, second = half[: len(half) // 2], half[len(half) // 2 + 1 :]
+            if _name(first) == _name(second):
+                yield "path", _name(first)
+        elif found := re.match(r"(?:(?:new|deleted) file mode|(?:old|new) mode|index \S+) (\d{6})", line):
+            yield "mode", found[1]
+
+
+def _name(text: str) -> str:
+    """Return the path of a ``---`` line: without time stamp, quotes and the first folder (``a/``)."""
+    plain = _unquoted(text.partition("\t")[0].rstrip("\r"))
+    return plain if plain == "/dev/null" else plain.partition("/")[2] or plain
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    known = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
+
+    def one(found: re.Match[str]) -> str:
+        return chr(int(found[1], 8)) if found[1].isdigit() else known.get(found[1], found[1])
+
+    raw = re.sub(r"\\([0-7]{3}|.)", one, text[1:-1])
+    return os.fsdecode(raw.encode("latin-1", errors="surrogateescape"))
+
+
 def _check_hash(one: Candidate) -> None:
+    if not one.file.is_file():
+        raise RecipeError(
+            "patch-missing", f"the patch {one.id} isn't there", cause=str(one.file), run=(f"ls -l {one.file}",)
+        )
     if (found := sha256_file(one.file)) != one.sha256:
         raise RecipeError(
             "patch-hash",
             f"the patch {one.id} isn't the one that the recipe names",
             cause=f"{one.file}: sha256 {found}, wanted {one.sha256}",
             help="when the change is meant, put the new digest into the recipe",
+            run=(f"sha256sum {one.file}",),
         )
 
 
@@ -126,57 +254,76 @@ def _place(path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
 
 
-def _git_apply(one: Candidate, tree: Path, env: Mapping[str, str], *flags: str) -> proc.Finished:
+def _is_there(one: Candidate, bench: Path, env: Mapping[str, str]) -> bool:
+    """Whether the tree has the patch already.
+
+    One whose lines fit in both directions, as happens where code repeats itself, is there when it fits backwards at its own
+    place and forwards only at another.
+    """
+    backwards = _git_apply(one, bench, env, "--check", "--verbose", "--reverse")
+    if not backwards.ok:
+        return False
+    forwards = _git_apply(one, bench, env, "--check", "--verbose")
+    return not forwards.ok or ("(offset" in forwards.err and "(offset" not in backwards.err)
+
+
+def _git_apply(one: Candidate, folder: Path, env: Mapping[str, str], *flags: str) -> proc.Finished:
     # Inside of another repository `git apply` silently skips files outside of its own folder: cut the search off.
     clean = {
         "PATH": env.get("PATH", os.defpath),
-        "HOME": str(tree),
+        "HOME": str(folder),
         "LC_ALL": "C",
-        "GIT_CEILING_DIRECTORIES": str(tree.resolve().parent),
+        "GIT_CEILING_DIRECTORIES": str(folder.resolve().parent),
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "safe.directory",
-        "GIT_CONFIG_VALUE_0": "*",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
     }
     words = ["git", "apply", "--whitespace=nowarn", "--binary", *flags, str(one.file.resolve())]
-    return proc.capture(words, env=clean, cwd=tree)
+    return proc.capture(words, env=clean, cwd=folder)
 
 
-def _drift(one: Candidate, tree: Path, env: Mapping[str, str]) -> PatchDrift:
-    done = _git_apply(one, tree, env, "--check", "--verbose")
-    found = re.search(r"patch failed: (.+):(\d+)", done.err)
-    missing = re.search(r"error: (.+): (No such file or directory|already exists in working directory)", done.err)
-    if found:
-        cause = _around(one, tree, found[1], int(found[2]))
-    elif missing:
-        cause = f"{missing[1]}: {missing[2]}"
-    else:
-        cause = done.err.strip()
+def _drift(one: Candidate, bench: Path, env: Mapping[str, str]) -> PatchDrift | RecipeError:
+    done = _git_apply(one, bench, env, "--check", "--verbose")
+    if found := re.search(
+        r"corrupt (?:binary )?patch.*|No valid patches in input.*|patch fragment without header.*", done.err
+    ):
+        return RecipeError("patch-broken", f"{one.file.name} is no whole patch", cause=found[0], run=_look(one))
+    causes = [_around(one, bench, path, int(line)) for path, line in re.findall(r"patch failed: (.+):(\d+)", done.err)]
+    causes += [
+        f"{path}: {what}"
+        for path, what in re.findall(
+            r"error: (.+): (No such file or directory|already exists in working directory|wrong type)", done.err
+        )
+    ]
     return PatchDrift(
         "patch-drift",
         f"the patch {one.id} doesn't fit this source any more",
-        cause=cause,
+        cause="\n".join(causes[:3]) or done.err.strip(),
         help="give it a condition for the sources that it fits, or make it anew for this one",
         run=("spark-build recipes lint", f"git apply --check {one.file}"),
     )
 
 
-def _around(one: Candidate, tree: Path, path: str, line: int) -> str:
+def _around(one: Candidate, bench: Path, path: str, line: int) -> str:
     """Return the hunk's header, the lines that it wants and those that are there."""
-    hunk, wanted = "", list[str]()
-    current = ""
-    for text in one.file.read_text(errors="replace").splitlines():
-        if text.startswith("+++ "):
-            current = re.sub(r"^\+\+\+ (?:b/)?([^\t]+).*", r"\1", text)
-        elif text.startswith("@@") and current == path:
-            start = re.match(r"@@ -(\d+)", text)
-            if start and int(start[1]) == line:
-                hunk, wanted = text, []
-            elif hunk:
-                break
-        elif hunk and text[:1] in {" ", "-"}:
-            wanted.append(text[1:])
-    there = (tree / path).read_text(errors="replace").splitlines() if (tree / path).exists() else []
-    around = there[max(0, line - 1) : line - 1 + _CONTEXT * 2]
-    lines = [f"{path}:{line}: {hunk}", "wanted:", *(f"  {text}" for text in wanted[: _CONTEXT * 2]), "found:"]
-    return "\n".join([*lines, *(f"  {text}" for text in around)] if around else [*lines, "  (the file is shorter)"])
+    head, wanted = _hunk(one.file.read_text(errors="replace"), path, line)
+    file = bench / path
+    there = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    around = there[max(0, line - 1) : line - 1 + _SHOWN]
+    lines = [f"{path}:{line}: {head}", "wanted:", *(f"  {text}" for text in wanted[:_SHOWN]), "found:"]
+    return "\n".join([*lines, *(f"  {text}" for text in around or ["(the file is shorter)"])])
+
+
+def _hunk(text: str, path: str, line: int) -> tuple[str, list[str]]:
+    current, head, wanted = "", "", list[str]()
+    for one in text.splitlines():
+        if one.startswith(("--- ", "+++ ")) and not head:
+            current = current if _name(one[4:]) == "/dev/null" else _name(one[4:])
+        elif head and (one.startswith(("@@", "diff --git ")) or one[:1] not in {" ", "-", "+", "\\", ""}):
+            break
+        elif one.startswith("@@") and current == path:
+            start = re.match(r"@@ -(\d+)", one)
+            head = one if start and int(start[1]) == line else ""
+        elif head and one[:1] in {" ", "-"}:
+            wanted.append(one[1:])
+    return head, wanted

@@ -8,8 +8,9 @@ the fingerprint) is what its `identity()` returns; everything else may differ be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from builder.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +87,8 @@ class Pin:
 
     `tree` identifies the bytes: ``git:<tree id>`` | ``sha256:<hex>`` of an archive | ``tree:<hex>`` of a local folder.
     `time` is the commit's or the upload's, in seconds: the build's SOURCE_DATE_EPOCH. `url` is canonical: without mirrors
-    and without credentials. `asked_at` says when the remote last confirmed a moving ref.
+    and without credentials. `asked_at` says when the remote last confirmed a moving ref. `describe` is what ``git describe``
+    says of the commit: projects make versions of it, and a tag that comes later changes it.
     """
 
     kind: Literal["git", "sdist", "archive", "local"]
@@ -96,6 +98,7 @@ class Pin:
     version: str | None = None
     ref: str | None = None
     commit: str | None = None
+    describe: str | None = None
     submodules: tuple[Submodule, ...] = ()
     pulls: tuple[PullDiff, ...] = ()
     filename: str | None = None
@@ -111,6 +114,7 @@ class Pin:
             "time": self.time,
             "version": self.version,
             "commit": self.commit,
+            "describe": self.describe,
             "submodules": [{"path": sub.path, "url": sub.url, "commit": sub.commit} for sub in self.submodules],
             "pulls": [{"number": pull.number, "sha256": pull.sha256} for pull in self.pulls],
         }

@@ -25,11 +25,12 @@ def get_requires_for_build_wheel(config_settings=None):
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    {extra}
-    info = f"{{NAME}}-{{VERSION}}.dist-info"
-    files = {{f"{{NAME}}/__init__.py": pathlib.Path("src/__init__.py").read_bytes()}}
+{extra}
+    info = f"{{NAME.replace('-', '_')}}-{{VERSION}}.dist-info"
+    module = NAME.replace("-", "_")
+    files = {{f"{{module}}/__init__.py": pathlib.Path("src/__init__.py").read_bytes()}}
     for name in sorted(os.environ.get("TINY_EXTRA", "").split()):
-        files[f"{{NAME}}/{{name}}"] = name.encode()
+        files[f"{{module}}/{{name}}"] = name.encode()
     files[f"{{info}}/METADATA"] = f"Metadata-Version: 2.1\\nName: {{NAME}}\\nVersion: {{VERSION}}\\n".encode()
     files[f"{{info}}/WHEEL"] = b"Wheel-Version: 1.0\\nGenerator: tiny\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
     rows = [
@@ -37,7 +38,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         for path, data in files.items()
     ]
     files[f"{{info}}/RECORD"] = "\\n".join([*rows, f"{{info}}/RECORD,,", ""]).encode()
-    target = f"{{NAME}}-{{VERSION}}-py3-none-any.whl"
+    target = f"{{module}}-{{VERSION}}-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(wheel_directory, target), "w") as archive:
         for path, data in files.items():
             archive.writestr(path, data)
@@ -104,13 +105,18 @@ class World:
         loaded: dict[str, Any] = json.loads(self.run(*words, "--json", code=code, **env).stdout)
         return loaded
 
+    def wheels(self, *words: str, code: int = 0, **env: str) -> list[Path]:
+        """Run ``recipe`` and return the paths that it prints."""
+        return [Path(line) for line in self.run("recipe", *words, code=code, **env).stdout.splitlines()]
+
     def git(self, folder: Path, *words: str) -> str:
         return subprocess.run(
             ["git", *words], cwd=folder, env=self.env(), capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    def tiny(self, name: str = "tiny", version: str = "1.0", *, extra: str = "pass", text: str = "VALUE = 1\n") -> Path:
-        """Make a project folder under `root` whose wheel holds `src/__init__.py`; `extra` is a line of build_wheel."""
+    def tiny(self, name: str = "tiny", version: str = "1.0", *, extra: str = "", text: str = "VALUE = 1\n") -> Path:
+        """Make a project folder under `root` whose wheel holds `src/__init__.py`; `extra` is code at build_wheel's start."""
+        extra = textwrap.indent(textwrap.dedent(extra), "    ")
         folder = self.root / name
         (folder / "src").mkdir(parents=True)
         (folder / "src" / "__init__.py").write_text(text)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from builder import config
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     import argparse
@@ -39,8 +39,13 @@ class App:
         return config.load(self.env, wheelhouse=getattr(self.args, "wheelhouse", None), cwd=self.cwd)
 
     def print(self, text: str) -> None:
-        """Write a result line to stdout."""
-        self.stdout.write(text + "\n")
+        """Write a result line to stdout; what its encoding lacks is written another way."""
+        try:
+            self.stdout.write(text + "\n")
+        except UnicodeEncodeError:
+            from builder.ui.style import fit  # noqa: PLC0415  # nearly every stream is UTF-8
+
+            self.stdout.write(fit(text, self.stdout.encoding) + "\n")
 
     def print_json(self, value: Mapping[str, object]) -> None:
         """Write `value` with its ``version`` as one JSON document to stdout."""

@@ -6,21 +6,32 @@ Only the module of the command that was asked for is imported: start-up is felt 
 from __future__ import annotations
 
 import argparse
-import importlib
+import functools
+import gc
 import os
 import signal
 import sys
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from builder import __version__
-from builder.cli.app import App
 from builder.errors import Interrupted, SparkError, UsageError
 
+TYPE_CHECKING = False  # `typing` is a tenth of what --help costs
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+    from typing import Any, NoReturn, Protocol
+
+    from builder.cli.app import App
+
+    class Command(Protocol):
+        """A command module."""
+
+        def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+            """Declare the command's arguments on `parser`, with a description and examples."""
+
+        def run(self, args: argparse.Namespace, app: App) -> int:
+            """Do it; return the exit code; raise SparkError when it can't be done."""
+
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -41,26 +52,45 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class Command(Protocol):
-    """A command module."""
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. Argparse makes a formatter for each argument that is declared: it has to be cheap."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the command's arguments on `parser`, with a description and examples."""
+    def __init__(self, prog: str, **how: Any) -> None:  # noqa: ANN401  # as argparse's own, which grows
+        super().__init__(prog, width=_columns() - 2, **how)
 
-    def run(self, args: argparse.Namespace, app: App) -> int:
-        """Do it; return the exit code; raise SparkError when it can't be done."""
+
+@functools.cache
+def _columns() -> int:
+    """Return the terminal's width as `shutil` finds it, without its imports."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        return 80
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises UsageError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with argparse's message."""
-        raise UsageError("usage", message, run=(f"{self.prog} --help",))
+        """Raise UsageError with argparse's message, or with the near word where a word isn't known."""
+        from builder.cli import near  # noqa: PLC0415  # only for a mistake
+
+        raise UsageError("usage", near.explain(self, message), run=(f"{self.prog} --help",))
+
+
+def _child(*, declared: bool, **how: Any) -> Parser | None:  # noqa: ANN401  # what argparse gives a parser
+    """Return the parser of a command; for one that is only listed there is nothing to make."""
+    return Parser(**how) if declared else None
 
 
 def load(name: str) -> Command:
     """Import the module of command `name`."""
+    import importlib  # noqa: PLC0415
+
     module: Command = importlib.import_module(f"builder.cli.{name}")
     return module
 
@@ -71,28 +101,50 @@ def build_parser(names: Sequence[str]) -> Parser:
         prog="spark-build",
         description="Builds Triton, FlashInfer and vLLM from source for NVIDIA GB10 and keeps the wheels as an index.",
         epilog="Start with:  spark-build doctor   then   spark-build recipe flashinfer",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("--version", action="version", version=f"spark-build {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    child_class: Any = _child  # argparse only calls it
+    commands = parser.add_subparsers(
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+        parser_class=child_class,
+        prog=parser.prog,
+    )
     for name, summary in COMMANDS.items():
         child = commands.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+            name, declared=name in names, help=summary, description=summary, formatter_class=Formatter
         )
         if name in names:
             load(name).add_arguments(child)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` and return the exit code. Never raises, except on a bug with ``SPARK_BUILD_DEBUG``."""
-    words = list(sys.argv[1:] if argv is None else argv)
+def main() -> NoReturn:
+    """Run the process's command line and end the process."""
+    gc.set_threshold(200_000)  # a hit makes fewer objects than that, all of them in use
+    code = answer(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105  # contextlib would be imported for this alone
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads; whether that is an error was decided in `answer`
+    # Python would take every module and object apart first, which is a tenth of a hit; the kernel is quicker.
+    os._exit(code)
+
+
+def answer(words: Sequence[str]) -> int:
+    """Run a command line and return the exit code. Never raises, except on a bug with ``SPARK_BUILD_DEBUG``."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        return run(words)
+        code = run(words)
+        sys.stdout.flush()
     except SparkError as error:
         return _fail(error, words)
+    except SystemExit as ended:  # argparse, after --help and --version
+        return int(ended.code or 0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: `| head` is no error
         return 0
@@ -109,12 +161,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             ),
             words,
         )
+    return code
 
 
 def run(words: Sequence[str]) -> int:
     """Parse `words` and run the command; raise SparkError when that fails."""
     named = next((word for word in words if not word.startswith("-")), "")
     args = build_parser([named]).parse_args(words)
+    import time  # noqa: PLC0415  # `--help` ends above, and does without
+    from pathlib import Path  # noqa: PLC0415
+
+    from builder.cli.app import App  # noqa: PLC0415
+
     app = App(env=dict(os.environ), cwd=Path.cwd(), stdout=sys.stdout, stderr=sys.stderr, clock=time.time, args=args)
     return load(args.command).run(args, app)
 
@@ -125,20 +183,35 @@ def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _os_error(error: OSError) -> SparkError:
-    from builder.errors import HostError  # noqa: PLC0415  # only when it is needed
+    import errno  # noqa: PLC0415  # only when it is needed
+
+    from builder.errors import HostError  # noqa: PLC0415
 
     where = f"{error.filename}: " if error.filename else ""
-    return HostError(
-        "system", f"{where}{error.strerror or error}", help="free space or mend permissions, then run again"
-    )
+    text = f"{where}{error.strerror or error}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        help = "free space, then run the same command again: it goes on where it stopped"
+        return HostError("disk-full", text, help=help, run=("spark-build gc",))
+    return HostError("system", text, help="mend what it names, then run again")
 
 
 def _fail(error: SparkError, words: Sequence[str]) -> int:
+    import shlex  # noqa: PLC0415  # only when it is needed
+
     from builder.ui import failure  # noqa: PLC0415  # screens cost start-up time
 
-    failure.show(error, stdout=sys.stdout, stderr=sys.stderr, env=os.environ, as_json="--json" in words)
+    if isinstance(error, Interrupted) and not error.run:
+        error.run = (shlex.join(["spark-build", *words]),)  # it goes on where it was stopped
+    failure.show(
+        error,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        env=os.environ,
+        as_json="--json" in words,
+        color=failure.color_of(words),
+    )
     return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from builder.cli.request import add_progress, add_request, requests
 from builder.cli.session import opened
-from builder.errors import FOUND_WORK, SparkError
+from builder.errors import FOUND_WORK, HostError, SparkError
 
 if TYPE_CHECKING:
     import argparse
@@ -65,6 +65,7 @@ def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, a
                 wheelhouse=world.house.root,
                 wheelhouse_from=world.config.wheelhouse_from,
                 now=world.clock(),
+                request=one.request,
             ):
                 app.print(line)
     return FOUND_WORK if any(one.plan.misses for one in evaluations) else 0
@@ -79,13 +80,29 @@ def _build(evaluations: tuple[Evaluation, ...], world: World, app: App) -> int:
         try:
             wheels.append((*_build_one(one, world), False))
         except SparkError as error:
+            from builder.events import Note  # noqa: PLC0415  # not needed for a hit
+
             if not args.keep_going or error.exit_code >= 128:  # noqa: PLR2004  # interrupted
                 raise
             failed.append(error)
+            text = f"{one.plan.recipe}: {error.summary} ({error.code}); going on with the others"
+            world.sink.emit(Note(level="warning", text=text))
+    _mend_index(world)
     _print(wheels, world.house, app)
     if failed:
         raise failed[0]
     return 0
+
+
+def _mend_index(world: World) -> None:
+    """Let the index list what a killed run had filed and not yet listed; where it can't be written, a hit is still one."""
+    from builder.events import Note  # noqa: PLC0415
+    from builder.index import refresh  # noqa: PLC0415  # after the arguments were found good
+
+    try:
+        refresh(world.house)
+    except HostError as error:
+        world.sink.emit(Note(level="warning", text=f"the index is behind: {error.summary}"))
 
 
 def _build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored, ...]]:

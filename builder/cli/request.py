@@ -86,8 +86,18 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> Non
 def add_progress(parser: argparse.ArgumentParser) -> None:
     """Declare how progress is shown."""
     shown = parser.add_argument_group("what is shown")
-    shown.add_argument("--progress", choices=("auto", "live", "plain", "json", "quiet"), default="auto")
-    shown.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+    shown.add_argument(
+        "--progress",
+        choices=("auto", "plain", "json", "quiet"),
+        default="auto",
+        help="lines, events as JSON lines, or nothing, on stderr (default: SPARK_BUILD_PROGRESS, else plain)",
+    )
+    shown.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="default: NO_COLOR, then FORCE_COLOR, then whether stderr is a terminal",
+    )
 
 
 def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tuple[Request, ...]:

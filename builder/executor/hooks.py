@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builder import buildenv, proc
@@ -12,6 +11,7 @@ from builder.errors import BuildFailed, HostError
 from builder.events import Printed
 from builder.executor.excerpt import first_error
 from builder.stages import Built
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

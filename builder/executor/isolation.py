@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from builder import proc
 from builder.errors import HostError
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder import digest, history
 from builder.errors import Interrupted, SparkError
 from builder.events import BuildEnded, BuildStarted, JsonLines, PhaseEnded, PhaseStarted, Tee
+from builder.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +30,14 @@ class AskedForMore(Exception):  # a turn of the loop, not an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What every phase gets."""
+    """What every phase gets. `peaks` takes the largest process of each output that was built, in bytes."""
 
     one: Evaluation
     world: World
     space: Workspace
     sink: Sink
     level: Isolation
+    peaks: list[int] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -61,8 +62,9 @@ def recorded(one: Evaluation, world: World, space: Workspace, level: Isolation) 
         status: Status = "failed"
         code: str | None = "bug"
         summary = ""
+        attempt = Attempt(one=one, world=world, space=space, sink=sink, level=level)
         try:
-            yield Attempt(one=one, world=world, space=space, sink=sink, level=level)
+            yield attempt
             status, code = "ok", None
         except AskedForMore:
             status, code, summary = "interrupted", None, "planned again with what the backend asked for"
@@ -73,7 +75,8 @@ def recorded(one: Evaluation, world: World, space: Workspace, level: Isolation) 
             raise
         finally:
             elapsed = int((time.monotonic() - started) * 1000)
-            sink.emit(BuildEnded(status=status, ms=elapsed, code=code, summary=summary))
+            peak = max(attempt.peaks, default=0) or None
+            sink.emit(BuildEnded(status=status, ms=elapsed, code=code, summary=summary, peak_bytes=peak))
             shutil.rmtree(space.root / "tmp", ignore_errors=True)
 
 
@@ -97,8 +100,9 @@ def phase(attempt: Attempt, name: PhaseName, output: str | None = None, *, log: 
 
 
 def remember(attempt: Attempt, output: str, *, wall_s: float, peak_bytes: int) -> None:
-    """Add one finished build to the history, for the next estimate."""
+    """Add one finished build to the history, for the next estimate, and its peak to the attempt."""
     plan = attempt.one.plan
+    attempt.peaks.append(peak_bytes)
     history.record(
         attempt.world.house.root / "history.sqlite3",
         history.Past(

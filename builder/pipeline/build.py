@@ -13,6 +13,7 @@ from builder.host import floors
 from builder.pipeline import evaluate as evaluation
 from builder.pipeline import finish, resolve
 from builder.pipeline.attempt import AskedForMore, phase, recorded, remember
+from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
 from builder.stages import Built
 from builder.wheel import read
@@ -54,7 +55,8 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
     house, plan = world.house, one.plan
     fingerprint = plan.inputs.fingerprint
     floors.require(one.loaded.recipe.system, plan.host)
-    level = isolation.probe(world.env, wanted=one.request.isolation)
+    asked = one.request.isolation
+    level = isolation.probe(world.env, wanted=world.config.build.get("isolation", asked) if asked == "auto" else asked)
     if level.level == "seccomp":
         text = f"no namespaces here ({level.reason}): the network is cut by a filter, the build's path isn't fixed"
         world.sink.emit(events.Note(level="warning", text=text))
@@ -146,7 +148,6 @@ def _at_hand(attempt: Attempt, output: Output) -> Built | None:
 def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Built:
     _prepare_environment(attempt, lock)
     one, space = attempt.one, attempt.space
-    recipe = one.loaded.recipe
     bench = _bench(attempt, output)
     with phase(attempt, "build", output.name, log=True) as text:
         workspace.mark(space, "building")
@@ -157,7 +158,7 @@ def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Bui
             note = f"{output.name}: the backend asks for {', '.join(missing)} too; locked with the rest"
             attempt.sink.emit(events.Note(level="info", text=note))
             raise AskedForMore
-        built = hooks.build_wheel(bench, {**recipe.build.config_settings, **output.config_settings})
+        built = hooks.build_wheel(bench, _settings(attempt, output))
         workspace.unmark(space, "building")
         workspace.mark(space, f"built-{output.name}")
         text.append(built.path.name)
@@ -168,6 +169,7 @@ def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Bui
 def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
     """Leave the locked build environment of one output in the workspace."""
     one, world, space = attempt.one, attempt.world, attempt.space
+    wheels = [wheel.path for other in one.depends for wheel in world.house.find(other.plan.inputs.fingerprint)]
     with phase(attempt, "env", lock.output, log=True) as text:
         buildenv.create(
             lock,
@@ -179,6 +181,7 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
             offline=one.request.offline,
             log=space.logs / "env.log",
             on_line=lambda line: attempt.sink.emit(events.Printed(phase="env", text=line)),
+            wheels=wheels,
         )
         text.append(f"{len(lock.packages)} packages from the lock")
 
@@ -214,6 +217,15 @@ def _bench(attempt: Attempt, output: Output) -> hooks.Bench:
         sink=attempt.sink,
         timeout_s=parse_seconds(limit) if limit else None,
     )
+
+
+def _settings(attempt: Attempt, output: Output) -> dict[str, str | list[str]]:
+    """Return the PEP 517 config settings with their ``${...}`` filled in."""
+    values = _values(attempt.one, attempt.space)
+    return {
+        key: expand(value, values) if isinstance(value, str) else [expand(text, values) for text in value]
+        for key, value in {**attempt.one.loaded.recipe.build.config_settings, **output.config_settings}.items()
+    }
 
 
 def _values(one: Evaluation, space: stages.Workspace) -> dict[str, str]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
-from builder import buildenv, history, host, inputs, plan, source
-from builder.errors import UsageError
-from builder.events import SourcePinned
+from builder import history, host, inputs, plan, source
+from builder.errors import Interrupted, UsageError
+from builder.events import PhaseEnded, PhaseStarted, SourcePinned
 from builder.host import jobs, memory
 from builder.pipeline import resolve
 from builder.pipeline.resolve import Basis
 from builder.pipeline.select import Facts, choose_source, select_outputs
-from builder.recipe import find, load
+from builder.recipe import conditions, find, load
 from builder.recipe.units import parse_bytes
 from builder.stages import Request, Target
+from builder.values import dataclass
 from builder.wheel import label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from builder import patches
     from builder.digest import Json
+    from builder.events import PhaseName, Status
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded, Output
     from builder.stages import EnvLock, Host, Pin
@@ -75,12 +78,24 @@ def evaluate(request: Request, world: World) -> Evaluation:
     loaded = load.load(request.recipe, folders, settings=request.settings)
     recipe = loaded.recipe
     depends = tuple(
-        evaluate(Request(recipe=name, python=request.python, arch=request.arch, offline=request.offline), world)
+        evaluate(
+            Request(
+                recipe=name,
+                python=request.python,
+                arch=request.arch,
+                cuda=request.cuda,
+                jobs=request.jobs,
+                offline=request.offline,
+                isolation=request.isolation,
+            ),
+            world,
+        )
         for name in recipe.builds_on
     )
     sources = world.sources(offline=request.offline)
     chosen = choose_source(loaded, request)
-    pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
+    with _told(world, "pin", recipe.name):
+        pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
     world.sink.emit(_pinned(recipe.name, pin, world.clock()))
     found = host.probe(
         recipe.system, python=_python(request, world), cuda=request.cuda, env=world.env, cache=world.cache
@@ -96,10 +111,19 @@ def evaluate(request: Request, world: World) -> Evaluation:
     )
     outputs = select_outputs(loaded, request, facts)
     basis = Basis(
-        loaded=loaded, request=request, world=world, pin=pin, host=found, torch=torch, facts=facts, sources=sources
+        loaded=loaded,
+        request=request,
+        world=world,
+        pin=pin,
+        host=found,
+        torch=torch,
+        facts=facts,
+        sources=sources,
+        provided=tuple(output.name for one in depends for output in one.outputs),
     )
-    candidates, applied = resolve.applied(basis)
-    locks, keys = resolve.locks(basis, outputs, candidates)
+    with _told(world, "lock", recipe.name):
+        candidates, applied = resolve.applied(basis, outputs)
+        locks, keys = resolve.locks(basis, outputs, candidates)
     target = Target(
         machine=found.machine,
         arch=arch,
@@ -107,7 +131,7 @@ def evaluate(request: Request, world: World) -> Evaluation:
         python=found.interpreter.tag,
         glibc=found.libc,
     )
-    effective = recipe.arch_map.get(arch, (arch,))
+    effective = conditions.effective_arch(recipe, facts)
     collected = inputs.collect(
         recipe=recipe,
         outputs=[output.name for output in outputs],
@@ -130,10 +154,27 @@ def evaluate(request: Request, world: World) -> Evaluation:
         patches=candidates,
         locks=locks,
         lock_keys=keys,
-        arch=tuple(effective),
+        arch=effective,
         torch=torch,
         depends=depends,
     )
+
+
+@contextlib.contextmanager
+def _told(world: World, name: PhaseName, recipe: str) -> Iterator[None]:
+    """Let the screen show what may take long before there is an attempt that keeps events."""
+    world.sink.emit(PhaseStarted(phase=name, output=recipe))
+    started = time.monotonic()
+    status: Status = "failed"
+    try:
+        yield
+        status = "ok"
+    except Interrupted:
+        status = "interrupted"
+        raise
+    finally:
+        elapsed = int((time.monotonic() - started) * 1000)
+        world.sink.emit(PhaseEnded(phase=name, output=recipe, status=status, ms=elapsed))
 
 
 def _pinned(recipe: str, pin: Pin, now: float) -> SourcePinned:
@@ -172,6 +213,8 @@ def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Mappi
     if asked[:1].isdigit():
         return {"version": asked, "from": "index", "cxx11abi": True}
     python = found.interpreter.path if asked == "existing" else asked
+    from builder import buildenv  # noqa: PLC0415  # most recipes build without torch
+
     facts = buildenv.torch_facts(python, world.env)
     if facts is None:
         raise UsageError("torch-missing", f"no torch in {python}", run=(f"{python} -m pip install torch",))
@@ -196,7 +239,9 @@ def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str]) -> plan.
             available_bytes=memory.memory().available_bytes,
             asked=request.jobs or basis.world.config.build.get("jobs"),
         ),
-        estimate_s=history.estimate(house.root / "history.sqlite3", recipe.name, names) if missing else None,
+        estimate_s=history.estimate(house.root / "history.sqlite3", recipe.name, names, host=basis.host.machine)
+        if missing
+        else None,
         disk_bytes=parse_bytes(recipe.resources.disk) if missing else 0,
         force=request.force,
     )

@@ -25,7 +25,7 @@ def epoch_of(pin: stages.Pin) -> int:
 
 
 def pack_all(attempt: Attempt, built: Sequence[stages.Built]) -> list[stages.Wheel]:
-    """Label, strip and pack; a rebuild with other bits under a name that is taken gets a label of its own (``.r2``)."""
+    """Label, strip and pack; a rebuild with other bits under a name that is taken gets a label of its own (``r2``)."""
     house, fingerprint = attempt.world.house, attempt.one.plan.inputs.fingerprint
     revision = 1
     while True:

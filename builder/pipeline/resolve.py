@@ -5,18 +5,18 @@ The wheelhouse remembers the answers under everything that they depend on, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from builder import buildenv, digest, patches
+from builder import digest
 from builder.inputs import AppliedPatch
 from builder.recipe import conditions
 from builder.stages import EnvLock, Locked
+from builder.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from builder import source
+    from builder import patches, source
     from builder.digest import Json
     from builder.pipeline.select import Facts
     from builder.pipeline.world import World
@@ -28,7 +28,10 @@ __all__ = ["Basis", "applied", "dynamic", "locks", "remember_dynamic"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What is known of an evaluation before patches and environments are."""
+    """What is known of an evaluation before patches and environments are.
+
+    `provided` names the projects that come from recipes which this one builds on; the index is never asked for them.
+    """
 
     loaded: Loaded
     request: Request
@@ -38,29 +41,37 @@ class Basis:
     torch: Mapping[str, Json] | None
     facts: Facts
     sources: source.Sources
+    provided: tuple[str, ...] = ()
 
 
-def applied(basis: Basis) -> tuple[tuple[patches.Candidate, ...], tuple[AppliedPatch, ...]]:
-    """Return the patches to apply, in order; raise PatchDrift for one that applies neither forwards nor backwards."""
+def applied(basis: Basis, outputs: Sequence[Output]) -> tuple[tuple[patches.Candidate, ...], tuple[AppliedPatch, ...]]:
+    """Return the patches to apply, in order; raise PatchDrift for one that applies neither forwards nor backwards.
+
+    The tree is one for all `outputs`: a patch that asks for an output applies where one of them matches.
+    """
     recipe, facts, house = basis.loaded.recipe, basis.facts, basis.world.house
     if not recipe.patch:
         return (), ()
+    from builder import patches  # noqa: PLC0415  # few recipes have any
+
     key = digest.sha256_json(
         {
             "pin": basis.pin.identity(),
             "patches": [[patch.id, patch.sha256, patch.on_upstream, repr(patch.when)] for patch in recipe.patch],
             "facts": [facts.arch, facts.cuda, facts.torch],
+            "outputs": [output.name for output in outputs],
         }
     )
     by_id = {
         patch.id: patches.Candidate(
-            id=patch.id, file=basis.loaded.patches / patch.file, sha256=patch.sha256, on_upstream=patch.on_upstream
+            id=patch.id, file=basis.loaded.patches[patch.id], sha256=patch.sha256, on_upstream=patch.on_upstream
         )
         for patch in recipe.patch
     }
     known = house.recall("patches", key)
     if known is None:
-        wanted = [by_id[patch.id] for patch in recipe.patch if conditions.holds(patch.when, facts)]
+        each = [replace(facts, output=output.name) for output in outputs]
+        wanted = [by_id[patch.id] for patch in recipe.patch if any(conditions.holds(patch.when, one) for one in each)]
         tried = patches.evaluate(wanted, facts.read, scratch=basis.world.builds, env=basis.world.env)
         known = {"applied": [patch.id for patch in tried.applied], "skipped": list(tried.skipped)}
         house.remember("patches", key, known)
@@ -104,7 +115,7 @@ def _lock_key(basis: Basis, output: Output, candidates: Sequence[patches.Candida
             "patches": [one.sha256 for one in candidates],
             "path": output.path,
             "add": [*build.requires_add, *output.requires_add],
-            "remove": list(build.requires_remove),
+            "remove": [*build.requires_remove, *basis.provided],
             "pin-requires": list(build.requires_pin),
             "python": [python.version, python.tag, basis.host.machine, basis.host.libc],
             "torch": dict(basis.torch) if basis.torch else None,
@@ -113,12 +124,14 @@ def _lock_key(basis: Basis, output: Output, candidates: Sequence[patches.Candida
 
 
 def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidate], key: str) -> EnvLock:
+    from builder import buildenv  # noqa: PLC0415  # not on the hit path
+
     build, world, torch = basis.loaded.recipe.build, basis.world, basis.torch
     version = str(torch["version"]) if torch and torch["from"] == "index" else None
     wanted = buildenv.requires(
         _patched(f"{output.path}/pyproject.toml".removeprefix("./"), basis, candidates),
         add=(*build.requires_add, *output.requires_add, *dynamic(world, key)),
-        remove=build.requires_remove,
+        remove=(*build.requires_remove, *basis.provided),
         pin_torch=version,
     )
     return buildenv.resolve(
@@ -136,6 +149,8 @@ def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidat
 def _patched(path: str, basis: Basis, candidates: Sequence[patches.Candidate]) -> bytes | None:
     """Return a file of the pinned tree as the patches leave it."""
     if candidates:
+        from builder import patches  # noqa: PLC0415
+
         tried = patches.evaluate(candidates, basis.facts.read, scratch=basis.world.builds, env=basis.world.env)
         if path in tried.files:
             return tried.files[path]

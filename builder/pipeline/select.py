@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder import source
 from builder.errors import RecipeError, UsageError
 from builder.recipe import conditions
 from builder.recipe.model import Source
+from builder.values import dataclass, replace
 
 if TYPE_CHECKING:
     from builder.recipe.model import Loaded, Output
@@ -90,7 +89,7 @@ def select_outputs(loaded: Loaded, request: Request, facts: Facts) -> tuple[Outp
     for output in recipe.output:
         if output.name not in asked if asked else not output.default:
             continue
-        if conditions.holds(output.when, dataclasses.replace(facts, output=output.name)):
+        if conditions.holds(output.when, replace(facts, output=output.name)):
             chosen.append(output)
         elif asked and request.outputs != ("all",):
             raise UsageError(

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from builder.recipe.model import Condition, FileCondition
+    from builder.recipe.model import Condition, FileCondition, Recipe
 
-__all__ = ["Facts", "holds", "in_range"]
+__all__ = ["Facts", "effective_arch", "holds", "in_range"]
 
 
 class Facts(Protocol):
@@ -62,6 +62,14 @@ def holds(condition: Condition | None, facts: Facts) -> bool:
         and (condition.lacks is None or not facts.contains(condition.lacks))
         and (condition.file is None or _file_holds(condition.file, facts))
     )
+
+
+def effective_arch(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
+    """Return what the project gets for the user's arch word: by the last rule that holds, else the word itself."""
+    for rule in reversed(recipe.arch_map):
+        if fnmatchcase(facts.arch, rule.arch) and holds(rule.when, facts):
+            return rule.to
+    return (facts.arch,)
 
 
 def in_range(version: str | None, wanted: str | None) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
-import difflib
 import functools
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-__all__ = ["Mistake", "convert", "hints", "key_of", "wanted_text"]
+from builder.values import MISSING, dataclass, fields, is_dataclass
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Mistake", "accepts", "convert", "hints", "key_of", "shown", "wanted_text"]
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
     """Something that the model doesn't allow: where (dotted path), and what was found and wanted, in one sentence."""
 
@@ -43,25 +46,23 @@ def _fields(cls: type) -> dict[str, tuple[str, Any, bool]]:
         key_of(field.name): (
             field.name,
             known[field.name],
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            field.default is MISSING and field.default_factory is MISSING,
         )
-        for field in dataclasses.fields(cls)
+        for field in fields(cls)
     }
 
 
-def convert(cls: type[T], raw: dict[str, Any], path: str, mistakes: list[Mistake]) -> T | None:
-    """Return `raw` as `cls`; None when something was wrong, which `mistakes` then tells."""
-    before = len(mistakes)
+def convert(cls: type[T], raw: Mapping[str, Any], path: str, mistakes: list[Mistake]) -> T:
+    """Return `raw` as `cls`; `mistakes` gets all that is wrong.
+
+    With mistakes, what comes back only serves to look for more of them: wrong and missing values are None in it.
+    """
     known = _fields(typing.cast("type", cls))
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in raw.items():
         where = f"{path}.{key}" if path else key
         if key not in known:
-            close = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(
-                key.replace("_", "-"), known, 1
-            )
-            near = f", did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
-            mistakes.append(Mistake(path=where, text=f"unknown key `{key}`{near}"))
+            mistakes.append(Mistake(path=where, text=f"unknown key `{key}`{_near(key, known)}"))
             continue
         name, wanted, _required = known[key]
         values[name] = _value(wanted, value, where, mistakes)
@@ -69,7 +70,61 @@ def convert(cls: type[T], raw: dict[str, Any], path: str, mistakes: list[Mistake
         if required and name not in values:
             where = f"{path}.{key}" if path else key
             mistakes.append(Mistake(path=where, text=f"`{key}` is missing, wanted {wanted_text(wanted)}"))
-    return cls(**values) if len(mistakes) == before else None
+            values[name] = () if typing.get_origin(wanted) is tuple else None
+    return cls(**values)
+
+
+def accepts(cls: type, words: list[str], value: object) -> bool:
+    """Whether the key that dotted `words` name in `cls` takes `value`; False for a key that isn't there."""
+    wanted: Any = cls
+    for word in words:
+        if is_dataclass(wanted):
+            known = _fields(typing.cast("type", wanted))
+            if word not in known:
+                return False
+            wanted = known[word][1]
+        elif typing.get_origin(wanted) is collections.abc.Mapping:
+            wanted = typing.get_args(wanted)[1]
+        else:
+            return False
+        if typing.get_origin(wanted) in {typing.Union, types.UnionType}:
+            tables = [choice for choice in typing.get_args(wanted) if is_dataclass(choice)]
+            wanted = tables[0] if tables else wanted
+        if typing.get_origin(wanted) is tuple and is_dataclass(typing.get_args(wanted)[0]):
+            wanted = typing.get_args(wanted)[0] if word != words[-1] else wanted
+    trial: list[Mistake] = []
+    _value(wanted, value, "", trial)
+    return not trial
+
+
+def _near(key: str, known: Mapping[str, object]) -> str:
+    """Return what to say after an unknown key: the key that was meant, or the table where this one belongs."""
+    import difflib  # noqa: PLC0415  # only for messages
+
+    plain = key.replace("_", "-").lower()
+    if close := difflib.get_close_matches(plain, known, 1, 0.7):
+        return f", did you mean `{close[0]}`?"
+    for table, keys in _tables():
+        if plain in keys or (table != "[about]" and difflib.get_close_matches(plain, keys, 1, 0.8)):
+            near = plain if plain in keys else difflib.get_close_matches(plain, keys, 1, 0.8)[0]
+            return f"; `{near}` belongs into {table}"
+    if close := difflib.get_close_matches(plain, known, 1):
+        return f", did you mean `{close[0]}`?"
+    return f"; known: {', '.join(known)}"
+
+
+@functools.cache
+def _tables() -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return each table of a recipe with its keys."""
+    from builder.recipe.model import Recipe  # noqa: PLC0415  # only for messages; the model knows nothing of this module
+
+    found = []
+    for key, (_name, wanted, _required) in _fields(Recipe).items():
+        inner = typing.get_args(wanted)[0] if typing.get_origin(wanted) is tuple else wanted
+        if is_dataclass(inner):
+            shown = f"[{key}]" if inner is wanted else f"[[{key}]]"
+            found.append((shown, frozenset(_fields(typing.cast("type", inner)))))
+    return tuple(found)
 
 
 def _value(  # noqa: PLR0911  # one way out a kind of annotation
@@ -79,7 +134,7 @@ def _value(  # noqa: PLR0911  # one way out a kind of annotation
     mistakes: list[Mistake],
 ) -> Any:  # noqa: ANN401
     """Return `value` as the annotation `wanted` asks for."""
-    if dataclasses.is_dataclass(wanted):
+    if is_dataclass(wanted):
         if isinstance(value, dict):
             return convert(typing.cast("type[Any]", wanted), value, path, mistakes)
         return _wrong(wanted, value, path, mistakes)
@@ -123,13 +178,25 @@ def _fits(wanted: Any, value: Any) -> bool:  # noqa: ANN401
 
 
 def _wrong(wanted: Any, value: Any, path: str, mistakes: list[Mistake]) -> None:  # noqa: ANN401
-    shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "…"  # noqa: PLR2004  # fits a line
-    mistakes.append(Mistake(path=path, text=f"is {shown}, wanted {wanted_text(wanted)}"))
+    mistakes.append(Mistake(path=path, text=f"is {shown(value)}, wanted {wanted_text(wanted)}"))
+
+
+def shown(value: object) -> str:
+    """Return a value as TOML writes it, cut to fit a line."""
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, str):
+        text = f'"{value}"'
+    elif isinstance(value, dict):
+        text = "a table"
+    else:
+        text = str(value) if not isinstance(value, list) else repr(value)
+    return text if len(text) < 60 else text[:57] + "…"  # noqa: PLR2004  # fits a line
 
 
 def wanted_text(wanted: Any) -> str:  # noqa: ANN401
     """Return a type in words."""
-    if dataclasses.is_dataclass(wanted):
+    if is_dataclass(wanted):
         return "a table"
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is Literal:

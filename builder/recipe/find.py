@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import config
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,5 +36,6 @@ def folders(layers: Sequence[tuple[str, Path]]) -> tuple[Folder, ...]:
 
 
 def names(where: Sequence[Folder]) -> tuple[str, ...]:
-    """Return the names of all recipes, sorted."""
-    return tuple(sorted({file.stem for folder in where for file in folder.recipes.glob("*.toml")}))
+    """Return the names of all recipes, sorted. Hidden files are some editor's."""
+    found = {file.stem for folder in where for file in folder.recipes.glob("*.toml") if file.name[0] != "."}
+    return tuple(sorted(found))

@@ -1,76 +1,160 @@
-"""Laying recipe files over each other, and remembering which file set which key."""
+"""Laying recipe files over each other, and remembering which place set which key.
+
+Tables merge key by key. Arrays of tables merge entry by entry where entries have a name, and grow otherwise, so that a
+layer can change or add one thing without repeating the rest. An empty array empties; all other arrays are replaced.
+"""
 
 from __future__ import annotations
 
-import re
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from builder.values import dataclass, field
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["assign", "line_of", "merge"]
+__all__ = ["NAMED", "Layer", "Origin", "assign", "merge"]
 
 #: Arrays of tables whose entries are one thing under one name: a later layer changes the entry instead of adding one.
-_NAMED = {"output": "name", "patch": "id", "source": "kind"}
+NAMED = {"output": "name", "patch": "id", "source": "kind", "check": "id"}
+
+#: Arrays of tables without names: a later layer's entries come behind, and the last that matches counts.
+_GROWING = frozenset({"arch-map", "resources.classes"})
+
+#: A source that is changed in one of these is another one: the digest that an earlier layer gave isn't its digest.
+_OTHER_SOURCE = frozenset({"version", "project", "url"})
 
 
-def merge(
-    base: dict[str, Any], over: Mapping[str, Any], origin: str, origins: dict[str, str], path: str = ""
-) -> dict[str, Any]:
-    """Return `base` with `over` laid on it; `origins` gets `origin` for each key that `over` sets.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One set of values to lay over the others.
 
-    Tables merge key by key; entries of ``output``, ``patch`` and ``source`` by name, id and kind; other arrays are replaced.
+    `word` names it (``shipped``, ``site``, ``user``, ``stack``, ``command line``). `prefix` is the dotted place of `values`
+    in `file`: a stack file holds them under ``recipe.<name>``. `patches` is the folder of this layer's patch files.
     """
-    result = dict(base)
-    for key, value in over.items():
-        where = f"{path}.{key}" if path else key
-        old = result.get(key)
-        if isinstance(value, dict):
-            result[key] = merge(old if isinstance(old, dict) else {}, value, origin, origins, where)
-        elif not path and key in _NAMED and _are_tables(value):
-            result[key] = _merge_named(old if _are_tables(old) else [], value, _NAMED[key], origin, origins, where)
-        else:
-            result[key] = value
-            origins[where] = origin
-    return result
+
+    word: str
+    values: Mapping[str, Any]
+    file: Path | None = None
+    text: str = ""
+    prefix: str = ""
+    patches: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which layer set a key, and under which path in it: the layer counts its own array entries."""
+
+    layer: Layer
+    path: str
+
+    def line(self) -> int | None:
+        """Return the line in the layer's file that set the key, or that of the nearest table around it."""
+        from builder.recipe.lines import lines  # noqa: PLC0415  # only messages and `recipes show` ask
+
+        found, path = lines(self.layer.text), f"{self.layer.prefix}.{self.path}".strip(".")
+        while path and path not in found:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return found.get(path)
+
+    def __str__(self) -> str:
+        if self.layer.file is None:
+            return self.layer.word
+        return f"{self.layer.file}:{self.line() or 1}"
+
+
+def merge(base: Mapping[str, Any], layer: Layer, origins: dict[str, Origin]) -> dict[str, Any]:
+    """Return `base` with `layer` laid on it; `origins` gets the origin of each key that the layer sets."""
+    return _Merge(layer=layer, origins=origins).tables(dict(base), layer.values, "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Merge:
+    """One layer on its way in. `path` is where a key ends up, `local` where it stands in its own layer."""
+
+    layer: Layer
+    origins: dict[str, Origin] = field(default_factory=dict)
+
+    def tables(self, base: dict[str, Any], over: Mapping[str, Any], path: str, local: str) -> dict[str, Any]:
+        result = dict(base)
+        for key, value in over.items():
+            where, mine = (f"{path}.{key}", f"{local}.{key}") if path else (key, key)
+            old = result.get(key)
+            self.origins[where] = Origin(layer=self.layer, path=mine)
+            if isinstance(value, dict):
+                result[key] = self.tables(old if isinstance(old, dict) else {}, value, where, mine)
+            elif (where in NAMED or where in _GROWING) and value and _are_tables(value):
+                result[key] = self.entries(list(old) if _are_tables(old) else [], value, where, mine)
+            else:
+                result[key] = value
+        return result
+
+    def entries(
+        self, result: list[dict[str, Any]], new: list[dict[str, Any]], path: str, local: str
+    ) -> list[dict[str, Any]]:
+        """Entries of one layer never merge with each other: a name twice in one file stays twice, and is a mistake."""
+        key = NAMED.get(path)
+        places = {item.get(key or ""): number for number, item in enumerate(result) if _named(item, key)}
+        for count, item in enumerate(new):
+            number = places.pop(item.get(key or ""), None) if _named(item, key) else None
+            if number is None:
+                number = len(result)
+                result.append({})
+            old = result[number]
+            if (
+                path == "source"
+                and "sha256" not in item
+                and any(item.get(k, old.get(k)) != old.get(k) for k in _OTHER_SOURCE)
+            ):
+                old = {k: value for k, value in old.items() if k != "sha256"}
+            where, mine = f"{path}[{number}]", f"{local}[{count}]"
+            self.origins.setdefault(where, Origin(layer=self.layer, path=mine))
+            result[number] = self.tables(old, item, where, mine)
+        return result
+
+
+def _named(item: Mapping[str, Any], key: str | None) -> bool:
+    return key is not None and isinstance(item.get(key), str)
 
 
 def _are_tables(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _merge_named(  # the same walk as merge, one level down
-    old: list[dict[str, Any]], new: list[dict[str, Any]], key: str, origin: str, origins: dict[str, str], path: str
-) -> list[dict[str, Any]]:
-    """Entries of one file never merge with each other: a name twice in one file stays twice, and is a mistake later."""
-    result = list(old)
-    places = {item.get(key): number for number, item in enumerate(old)}
-    for item in new:
-        number = places.pop(item.get(key), None)
-        if number is None:
-            number = len(result)
-            result.append({})
-        elif path == "source":
-            result[number] = {}  # half of one source and half of another would be neither
-        result[number] = merge(result[number], item, origin, origins, f"{path}[{number}]")
-    return result
+def assign(key: str, text: str, wanted: Callable[[list[str], object], bool]) -> Layer:
+    """Return the layer that ``--set key=text`` is: the value is TOML where that is what the key takes, else the text.
 
-
-def assign(raw: dict[str, Any], key: str, text: str) -> dict[str, Any]:
-    """Return what ``--set key=text`` lays over `raw`: the value is TOML where it parses, else the text itself.
-
-    ``output.NAME.key`` and ``patch.ID.key`` reach into the entry of that name.
+    ``output.NAME.key``, ``patch.ID.key``, ``source.KIND.key`` and ``check.ID.key`` reach into the entry of that name; a
+    word with dots in it is quoted. `wanted` says whether the key of these words (without the name) takes a value.
     """
+    words = _words(key)
+    named = len(words) > 2 and words[0] in NAMED  # noqa: PLR2004  # table.name.key
+    plain = [words[0], *words[2:]] if named else words
+    value: Any = text
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
-    words = key.split(".")
-    if len(words) > 2 and words[0] in _NAMED and isinstance(raw.get(words[0]), list):  # noqa: PLR2004  # table.name.key
-        return {words[0]: [{_NAMED[words[0]]: words[1], **_nested(words[2:], value)}]}
-    return _nested(words, value)
+        pass
+    else:  # build.env.X=1 means the text "1"
+        value = parsed if wanted(plain, parsed) or not wanted(plain, text) else text
+    entry = _nested(words[2:] if named else words, value)
+    values = {words[0]: [{NAMED[words[0]]: words[1], **entry}]} if named else entry
+    return Layer(word="command line", values=values)
+
+
+def _words(key: str) -> list[str]:
+    """Return the words of a dotted key as TOML reads them."""
+    try:
+        table: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return key.split(".")
+    words = []
+    while isinstance(table, dict):
+        ((word, table),) = table.items()
+        words.append(word)
+    return words
 
 
 def _nested(words: list[str], value: Any) -> dict[str, Any]:  # noqa: ANN401  # any TOML value
@@ -78,30 +162,3 @@ def _nested(words: list[str], value: Any) -> dict[str, Any]:  # noqa: ANN401  # 
         value = {word: value}
     result: dict[str, Any] = value
     return result
-
-
-def line_of(file: Path, path: str) -> int:
-    """Return the line of `file` (from 1) that sets the dotted `path`, or that of the table around it; 1 when unknown.
-
-    Enough of TOML to find a key for a message; the values were read by a real parser.
-    """
-    best, table, counts = 1, "", dict[str, int]()
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
-        text = line.strip()
-        if found := re.match(r"\[\[\s*([^\]]+?)\s*\]\]", text):
-            name = found[1]
-            counts[name] = counts.get(name, -1) + 1
-            table = f"{name}[{counts[name]}]"
-        elif found := re.match(r"\[\s*([^\[\]]+?)\s*\]", text):
-            table = found[1]
-        elif found := re.match(r"([A-Za-z0-9_.\"'-]+)\s*=", text):
-            key = found[1].replace('"', "").replace("'", "")
-            full = f"{table}.{key}" if table else key
-            if path == full:
-                return number
-            if path.startswith((f"{full}.", f"{full}[")):
-                best = number
-            continue
-        if table and (path == table or path.startswith(f"{table}.")):
-            best = number if text.startswith("[") else best
-    return best

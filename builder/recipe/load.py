@@ -8,53 +8,75 @@ from typing import TYPE_CHECKING, Any
 
 from builder.digest import sha256_file
 from builder.errors import RecipeError
-from builder.recipe import find, interpolate
-from builder.recipe.convert import Mistake, convert
-from builder.recipe.layers import assign, line_of, merge
-from builder.recipe.model import INTERPOLATED, Loaded, Recipe
-from builder.recipe.units import parse_bytes, parse_seconds
+from builder.recipe import find
+from builder.recipe.check import NAME, check
+from builder.recipe.convert import Mistake, accepts, convert
+from builder.recipe.layers import Layer, Origin, assign, merge
+from builder.recipe.model import Loaded, Recipe
+from builder.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.recipe.find import Folder
-    from builder.recipe.model import Condition
+    from builder.recipe.model import Patch
 
-__all__ = ["load", "load_all", "report"]
-
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+__all__ = ["load", "load_all", "read_all", "report"]
 
 
-def load(name: str, folders: Sequence[Folder], *, settings: Mapping[str, str] | None = None) -> Loaded:
-    """Return the recipe `name` with its layers and `settings` (``--set``) laid over it.
+def load(
+    name: str,
+    folders: Sequence[Folder],
+    *,
+    settings: Mapping[str, str] | None = None,
+    stack: Mapping[str, Layer] | None = None,
+) -> Loaded:
+    """Return the recipe `name`: the files of `folders`, then its layer of `stack`, then `settings` (``--set``).
 
-    Raises RecipeError: ``recipe-missing`` names what is near, ``recipe-wrong`` every mistake with file and line.
+    `stack` maps names of recipes to what a stack file says about them. Raises RecipeError: ``recipe-missing`` names what is
+    near, ``recipe-wrong`` every mistake with file and line, ``recipe-cycle`` the way round.
     """
-    problems: list[str] = []
-    loaded = _load(name, folders, settings or {}, problems)
-    if loaded is None and not problems:
+    reader = _Reader(folders=folders, stack=stack or {})
+    loaded = reader.load(name, settings or {})
+    if loaded is None and not reader.problems:
         raise _missing(name, folders)
-    if problems or loaded is None:
-        raise report(problems)
-    _follow(loaded, folders, (name,))
+    if loaded is None:
+        raise report(reader.problems)
+    reader.follow(loaded, (name,))
     return loaded
 
 
 def load_all(folders: Sequence[Folder]) -> tuple[Loaded, ...]:
     """Return every recipe, by name; raise RecipeError with every mistake of all of them."""
-    problems: list[str] = []
-    found = [_load(name, folders, {}, problems) for name in find.names(folders)]
-    good = tuple(one for one in found if one is not None)
-    for one in good:
-        try:
-            _follow(one, folders, (one.recipe.name,))
-        except RecipeError as error:
-            if error.code in {"recipe-cycle", "recipe-missing"}:
-                problems.append(f"{one.path}: builds-on: {error.summary}")
+    good, problems = read_all(folders)
     if problems:
         raise report(problems)
     return good
+
+
+def read_all(
+    folders: Sequence[Folder], names: Sequence[str] | None = None
+) -> tuple[tuple[Loaded, ...], tuple[str, ...]]:
+    """Return the good ones among the recipes (or those of `names`), by name, and every mistake of the others."""
+    reader = _Reader(folders=folders, stack={})
+    wanted = find.names(folders) if names is None else names
+    good = []
+    for name in wanted:
+        before = len(reader.problems)
+        loaded = reader.load(name, {})
+        if loaded is None:
+            if len(reader.problems) == before:
+                raise _missing(name, folders)
+            continue
+        try:
+            reader.follow(loaded, (name,))
+        except RecipeError as error:
+            if error.code != "recipe-wrong":  # the other recipe's mistakes are told where that one is read
+                reader.problems.append(f"{loaded.origins['builds-on']}: builds-on: {error.summary}")
+                continue
+        good.append(loaded)
+    return tuple(good), tuple(dict.fromkeys(reader.problems))
 
 
 def report(problems: Sequence[str]) -> RecipeError:
@@ -73,172 +95,176 @@ def _missing(name: str, folders: Sequence[Folder]) -> RecipeError:
     import difflib  # noqa: PLC0415  # only for the message
 
     known = find.names(folders)
-    close = difflib.get_close_matches(name, known, 3)
+    close = difflib.get_close_matches(name.lower(), known, 3)
     looked = ", ".join(str(folder.recipes) for folder in folders)
     near = f"; near: {', '.join(close)}" if close else ""
+    start = (f"spark-build recipes new {name}",) if NAME.fullmatch(name) else ()
     return RecipeError(
         "recipe-missing",
         f"there is no recipe {name}{near}",
         cause=f"looked in {looked}",
-        run=("spark-build recipes list", f"spark-build recipes new {name}"),
+        run=("spark-build recipes list", *start),
     )
 
 
-def _follow(loaded: Loaded, folders: Sequence[Folder], chain: tuple[str, ...]) -> None:
-    """Walk `builds_on` and raise RecipeError where it comes back to itself or names nothing."""
-    for name in loaded.recipe.builds_on:
-        if name in chain:
-            raise RecipeError("recipe-cycle", f"recipes build on each other: {' -> '.join((*chain, name))}")
-        problems: list[str] = []
-        other = _load(name, folders, {}, problems)
-        if other is None:
-            raise report(problems) if problems else _missing(name, folders)
-        _follow(other, folders, (*chain, name))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """One reading of recipes: each file once, however many recipes build on it."""
 
+    folders: Sequence[Folder]
+    stack: Mapping[str, Layer]
+    problems: list[str] = field(default_factory=list)
+    known: dict[str, Loaded | None] = field(default_factory=dict)
+    sound: set[str] = field(default_factory=set)
 
-def _load(name: str, folders: Sequence[Folder], settings: Mapping[str, str], problems: list[str]) -> Loaded | None:
-    """Return the recipe, or None: with `problems` when it is wrong, without when there is none."""
-    raw: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    files: list[tuple[Path, Path]] = []
-    for folder in folders:
-        file = folder.recipes / f"{name}.toml"
-        if not file.is_file():
-            continue
-        try:
-            over = tomllib.loads(file.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            problems.append(f"{file}: {error}")
+    def load(self, name: str, settings: Mapping[str, str]) -> Loaded | None:
+        """Return the recipe, or None: with `problems` when it is wrong, without when there is none."""
+        if settings or name not in self.known:
+            self.known[name] = self._load(name, settings)
+        return self.known[name]
+
+    def follow(self, loaded: Loaded, chain: tuple[str, ...]) -> None:
+        """Walk `builds_on` and raise RecipeError where it comes back to itself or names nothing."""
+        if loaded.recipe.name in self.sound:
+            return
+        for name in loaded.recipe.builds_on:
+            if name in chain:
+                raise RecipeError("recipe-cycle", f"recipes build on each other: {' -> '.join((*chain, name))}")
+            before = len(self.problems)
+            other = self.load(name, {})
+            if other is None and name in find.names(self.folders):
+                raise report(self.problems[before:] or [f"{name}: wrong as told above"])
+            if other is None:
+                raise _missing(name, self.folders)
+            self.follow(other, (*chain, name))
+        self.sound.add(loaded.recipe.name)
+
+    def _load(self, name: str, settings: Mapping[str, str]) -> Loaded | None:
+        layers = self._layers(name)
+        if not layers or any(layer is None for layer in layers):
             return None
-        raw = merge(raw, over, str(file), origins)
-        files.append((file, folder.patches / name))
-    if not files:
+        every = [layer for layer in layers if layer is not None]
+        if name in self.stack:
+            every.append(self.stack[name])
+        every += [
+            assign(key, text, lambda words, value: accepts(Recipe, words, value)) for key, text in settings.items()
+        ]
+        raw: dict[str, Any] = {}
+        origins: dict[str, Origin] = {}
+        for layer in every:
+            raw = merge(raw, layer, origins)
+        mistakes: list[Mistake] = []
+        recipe = convert(Recipe, raw, "", mistakes)
+        mistakes.extend(check(recipe, name))
+        patches: dict[str, Path] = {}
+        mistakes.extend(_find_patches(recipe, every, patches))
+        if mistakes:
+            # A key that is missing or wrong is told once, by the first who saw it.
+            first = {mistake.path: mistake for mistake in reversed(mistakes)}
+            self.problems.extend(_located(list(first.values()), every, origins))
+            return None
+        file = every[0].file
+        assert file is not None  # noqa: S101  # the first layer is a recipe file
+        return Loaded(
+            recipe=_placed(recipe, origins), path=file, patches=patches, layers=tuple(every), raw=raw, origins=origins
+        )
+
+    def _layers(self, name: str) -> list[Layer | None]:
+        """Return the recipe's file of each folder that has one; None for one that can't be read, with its problem."""
+        if "/" in name:
+            return []
+        found: list[Layer | None] = []
+        for folder in self.folders:
+            file = folder.recipes / f"{name}.toml"
+            if file.exists() or file.is_symlink():
+                found.append(_read(file, folder, self.problems))
+        return found
+
+
+def _read(file: Path, folder: Folder, problems: list[str]) -> Layer | None:
+    if file.exists() and not file.is_file():
+        problems.append(f"{file}: is no file")
         return None
-    for key, text in settings.items():
-        raw = merge(raw, assign(raw, key, text), "command line", origins)
-    mistakes: list[Mistake] = []
-    recipe = convert(Recipe, raw, "", mistakes)
-    if recipe is not None:
-        mistakes.extend(_check(recipe, name))
-        mistakes.extend(_check_patches(recipe, files))
-    if recipe is None or mistakes:
-        problems.extend(_located(mistake, files[-1][0], origins) for mistake in mistakes)
+    text = ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        problems.append(f"{file}: can't be read: {error.strerror}")
         return None
-    patches = next((where for _file, where in reversed(files) if _holds_patches(recipe, where)), files[0][1])
-    return Loaded(recipe=recipe, path=files[-1][0], patches=patches, origins=origins)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problems.append(f"{file}:{line}: is no UTF-8: byte 0x{error.object[error.start]:02x}")
+        return None
+    except tomllib.TOMLDecodeError as error:
+        problems.append(_syntax(file, text, str(error)))
+        return None
+    return Layer(word=folder.layer, values=values, file=file, text=text, patches=folder.patches / file.stem)
 
 
-def _holds_patches(recipe: Recipe, where: Path) -> bool:
-    return any((where / patch.file).is_file() for patch in recipe.patch)
+def _syntax(file: Path, text: str, message: str) -> str:
+    """Return ``file:line: is no TOML: …``; the parser says the line at the end of its message."""
+    found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if found:
+        return f"{file}:{found[1]}: is no TOML: {message[: found.start()]} (column {found[2]})"
+    return f"{file}:{text.count(chr(10)) + 1}: is no TOML: {message}"
 
 
-def _located(mistake: Mistake, file: Path, origins: Mapping[str, str]) -> str:
-    """Return ``file:line: key: text`` with the file of the layer that set the key, or of the nearest key around it."""
-    path = mistake.path
-    while path and path not in origins:
-        path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    origin = origins.get(path) or next(
-        (where for key, where in origins.items() if key.startswith(mistake.path.split(".")[0])), str(file)
-    )
-    if origin == "command line":
-        return f"command line: {mistake.path}: {mistake.text}"
-    source = file if origin == str(file) else file.__class__(origin)
-    return f"{source}:{line_of(source, mistake.path)}: {mistake.path}: {mistake.text}"
+def _located(mistakes: Sequence[Mistake], layers: Sequence[Layer], origins: Mapping[str, Origin]) -> list[str]:
+    """Return ``file:line: key: text`` for each, in the order of layers and lines.
+
+    The place is the one that set the key, or the nearest table around it.
+    """
+    found = []
+    for mistake in mistakes:
+        path = mistake.path
+        while path and path not in origins:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        origin = origins.get(path) or Origin(layer=layers[0], path="")
+        place = (layers.index(origin.layer), origin.line() or 1)
+        found.append((place, f"{origin}: {mistake.path}: {mistake.text}"))
+    return [text for _place, text in sorted(found)]
 
 
-def _check(recipe: Recipe, name: str) -> Iterator[Mistake]:
-    """Yield what types can't say."""
-    if recipe.name != name:
-        yield Mistake(path="name", text=f"is `{recipe.name}`, and the file is called {name}.toml")
-    if not _NAME.fullmatch(recipe.name):
-        yield Mistake(path="name", text=f"`{recipe.name}` must be lower case words joined by `-`")
-    for table, word in (("output", "name"), ("patch", "id")):
-        seen: set[str] = set()
-        for number, item in enumerate(getattr(recipe, table)):
-            value = getattr(item, word)
-            if value in seen:
-                yield Mistake(path=f"{table}[{number}].{word}", text=f"`{value}` is there twice")
-            seen.add(value)
-    yield from _check_sources(recipe)
-    yield from _check_values(recipe)
-    yield from _check_conditions(recipe)
-
-
-def _check_sources(recipe: Recipe) -> Iterator[Mistake]:
-    needed = {"git": ("url", "ref"), "sdist": ("project", "version"), "archive": ("url",), "local": ("path",)}
-    if not recipe.source:
-        yield Mistake(path="source", text="is empty, wanted at least one [[source]]")
-    if not recipe.output:
-        yield Mistake(path="output", text="is empty, wanted at least one [[output]]")
+def _placed(recipe: Recipe, origins: Mapping[str, Origin]) -> Recipe:
+    """Return `recipe` with a local source's folder made absolute: it means the folder of the file that names it."""
+    if not any(one.kind == "local" for one in recipe.source):
+        return recipe
+    placed = []
     for number, one in enumerate(recipe.source):
-        for key in needed[one.kind]:
-            if getattr(one, key) is None:
-                yield Mistake(path=f"source[{number}].{key}", text=f"`{key}` is missing: a {one.kind} source needs it")
-        if one.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
-            yield Mistake(path=f"source[{number}].sha256", text="is no sha256: wanted 64 hex digits")
-    for number, output in enumerate(recipe.output):
-        if output.path.startswith("/") or ".." in output.path.split("/"):
-            yield Mistake(path=f"output[{number}].path", text=f"`{output.path}` leaves the source tree")
+        file = origins[f"source[{number}].path"].layer.file if one.kind == "local" else None
+        placed.append(replace(one, path=str(file.parent / (one.path or ""))) if file else one)
+    return replace(recipe, source=tuple(placed))
 
 
-def _check_values(recipe: Recipe) -> Iterator[Mistake]:
-    texts = [(f"build.env.{key}", text) for key, text in recipe.build.env.items()]
-    texts += [(f"output[{n}].env.{k}", t) for n, output in enumerate(recipe.output) for k, t in output.env.items()]
-    if recipe.version.value is not None:
-        texts.append(("version.value", recipe.version.value))
-    for path, text in texts:
-        for name in interpolate.names(text):
-            if name not in INTERPOLATED:
-                known = ", ".join(INTERPOLATED)
-                yield Mistake(path=path, text=f"${{{name}}} is no known name; known: {known}")
-    resources = recipe.resources
-    sizes = {"mem-per-job": resources.mem_per_job, "link-mem": resources.link_mem, "disk": resources.disk}
-    sizes |= {f"classes[{number}].mem": one.mem for number, one in enumerate(resources.classes)}
-    spans = {"unit-timeout": resources.unit_timeout, "build-timeout": resources.build_timeout}
-    for parse, values in ((parse_bytes, sizes), (parse_seconds, spans)):
-        for key, value in values.items():
-            try:
-                parse(value or "0")
-            except ValueError as error:
-                yield Mistake(path=f"resources.{key}", text=str(error))
-    if resources.jobs is not None and resources.jobs < 1:
-        yield Mistake(path="resources.jobs", text=f"is {resources.jobs}, wanted at least 1")
+def _find_patches(recipe: Recipe, layers: Sequence[Layer], patches: dict[str, Path]) -> Iterator[Mistake]:
+    """Put each patch's file into `patches`: the strongest layer's that has one of that name."""
+    folders = [layer.patches for layer in reversed(layers) if layer.patches is not None]
+    # What a wrong recipe leaves may be None, and then that is told already.
+    given: Sequence[Patch | None] = recipe.patch or ()
+    for number, patch in enumerate(given):
+        if patch is not None:
+            yield from _find_patch(patch.id, patch.file, patch.sha256, f"patch[{number}]", folders, patches)
 
 
-def _check_conditions(recipe: Recipe) -> Iterator[Mistake]:
-    for table in ("output", "patch"):
-        for number, item in enumerate(getattr(recipe, table)):
-            if item.when is not None:
-                yield from _check_condition(item.when, f"{table}[{number}].when")
-    for key in ("cuda", "gcc", "clang", "rust"):
-        yield from _check_range(getattr(recipe.system, key), f"system.{key}")
-
-
-def _check_condition(condition: Condition, path: str) -> Iterator[Mistake]:
-    for key in ("version", "cuda", "torch"):
-        yield from _check_range(getattr(condition, key), f"{path}.{key}")
-    if condition.file is not None and condition.file.matches is not None:
-        try:
-            re.compile(condition.file.matches)
-        except re.error as error:
-            yield Mistake(path=f"{path}.file.matches", text=f"is no regular expression: {error}")
-
-
-def _check_range(text: str | None, path: str) -> Iterator[Mistake]:
-    if text is None or re.fullmatch(r"(\s*(>=|<=|==|!=|~=|<|>)\s*[0-9][0-9A-Za-z.*+!-]*\s*,?)+", text):
+def _find_patch(
+    name: str | None,
+    file: str | None,
+    sha256: str | None,
+    where: str,
+    folders: Sequence[Path],
+    patches: dict[str, Path],
+) -> Iterator[Mistake]:
+    if name is None or file is None:
         return
-    yield Mistake(path=path, text=f"`{text}` is no version range; write >=3.5,<3.7")
-
-
-def _check_patches(recipe: Recipe, files: Sequence[tuple[Path, Path]]) -> Iterator[Mistake]:
-    for number, patch in enumerate(recipe.patch):
-        where = f"patch[{number}]"
-        if "/" in patch.file or patch.file.startswith("."):
-            yield Mistake(path=f"{where}.file", text=f"`{patch.file}` must be a plain file name")
-            continue
-        file = next((path / patch.file for _f, path in reversed(files) if (path / patch.file).is_file()), None)
-        if file is None:
-            looked = ", ".join(str(path) for _f, path in files)
-            yield Mistake(path=f"{where}.file", text=f"`{patch.file}` isn't in {looked}")
-        elif (found := sha256_file(file)) != patch.sha256:
-            yield Mistake(path=f"{where}.sha256", text=f"is {patch.sha256[:12]}…, but the file has {found}")
+    if not file or "/" in file or file.startswith("."):
+        yield Mistake(path=f"{where}.file", text=f"`{file}` must be a plain file name")
+        return
+    path = next((folder / file for folder in folders if (folder / file).is_file()), None)
+    if path is None:
+        looked = ", ".join(str(folder) for folder in reversed(folders))
+        yield Mistake(path=f"{where}.file", text=f"`{file}` isn't in {looked}")
+    elif sha256 is not None and (found := sha256_file(path)) != sha256:
+        yield Mistake(path=f"{where}.sha256", text=f"is {sha256[:12]}…, but {path} has {found}")
+    else:
+        patches[name] = path

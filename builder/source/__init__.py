@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.source.place import Sources
+from builder.values import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,19 +23,20 @@ def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base
 
     Raises SourceError: ``ref-missing``, ``remote-unreachable``, ``version-missing``, ``offline-unknown`` and others.
     """
+    sources = replace(sources, recipe=recipe)
     match source.kind:
         case "git":
             from builder.source import git  # noqa: PLC0415
 
-            return git.pin(source, request, sources, recipe=recipe)
+            return git.pin(source, request, sources)
         case "sdist":
             from builder.source import sdist  # noqa: PLC0415
 
-            return sdist.pin(source, request, sources, recipe=recipe)
+            return sdist.pin(source, request, sources)
         case "archive":
             from builder.source import archive  # noqa: PLC0415
 
-            return archive.pin(source, request, sources, recipe=recipe)
+            return archive.pin(source, request, sources)
         case "local":
             from builder.source import local  # noqa: PLC0415
 

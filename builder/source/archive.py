@@ -6,10 +6,10 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from builder.digest import sha256_file
+from builder.digest import sha256_bytes, sha256_file
 from builder.errors import SourceError
 from builder.recipe.interpolate import expand
-from builder.source.place import without_credentials
+from builder.source.place import without_credentials, write_atomic
 from builder.stages import Pin
 
 if TYPE_CHECKING:
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from builder.source.place import Sources
     from builder.stages import Request
 
-__all__ = ["fetch", "file_of", "keep", "materialize", "pin", "read", "write_atomic"]
+__all__ = ["fetch", "file_of", "keep", "materialize", "pin", "read"]
 
 
-def pin(source: Source, request: Request, sources: Sources, *, recipe: str) -> Pin:
-    """Return the archive made exact. Without a digest in the recipe the first download's is taken and kept."""
+def pin(source: Source, request: Request, sources: Sources) -> Pin:
+    """Return the archive made exact. Without a digest in the recipe the first download's is taken and kept.
+
+    Raises SourceError ``hash-mismatch``, ``not-found``, ``unreachable``, ``offline-missing`` or ``archive-damaged``.
+    """
     version = request.version or source.version
     assert source.url is not None  # noqa: S101  # the loader saw to it
     url = expand(source.url, {"version": version or ""})
     record = sources.root / "archives" / f"{_key(url)}.json"
-    known = json.loads(record.read_text()) if record.exists() else None
+    known = _record(record)
     digest = source.sha256 if version == source.version else None
     if known is None or (digest and known["sha256"] != digest):
-        known = keep(url, sources, sha256=digest, command=f"spark-build fetch {recipe}")
+        known = keep(url, sources, sha256=digest)
         write_atomic(record, json.dumps(known).encode())
     return Pin(
         kind="archive",
@@ -44,43 +47,46 @@ def pin(source: Source, request: Request, sources: Sources, *, recipe: str) -> P
     )
 
 
-def _key(url: str) -> str:
-    from builder.digest import sha256_bytes  # noqa: PLC0415
-
-    return sha256_bytes(url.encode())[:32]
-
-
-def keep(url: str, sources: Sources, *, sha256: str | None, command: str) -> dict[str, Any]:
-    """Bring an archive in and return its record: digest, size, file name, newest time in it."""
-    from builder.source.download import fetch_file  # noqa: PLC0415
-
-    filename = url.partition("#")[0].partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
-    if not filename or filename in {".", ".."}:
-        raise SourceError("archive-name", f"{without_credentials(url)} names no file")
-    beside = sources.root / "files" / ".incoming" / f"{_key(url)}-{filename}"
-    digest, _received = fetch_file(sources.mirrored(url), beside, sources, sha256=sha256, command=command)
-    target = sources.root / "files" / digest / filename
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside.replace(target)
-    return {"sha256": digest, "size": target.stat().st_size, "filename": filename, "time": _newest(target)}
-
-
-def _newest(archive: Path) -> int:
-    """Return the newest time stamp in a tar or zip: an archive has no other date that a mirror would keep."""
-    import tarfile  # noqa: PLC0415
-    import time  # noqa: PLC0415
-    import zipfile  # noqa: PLC0415
-
+def _record(path: Path) -> dict[str, Any] | None:
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                return max(int(time.mktime((*info.date_time, 0, 0, 0))) for info in zipped.infolist())
-        with tarfile.open(archive) as tar:
-            return max(int(member.mtime) for member in tar)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        loaded: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return loaded
+
+
+def _key(url: str) -> str:
+    return sha256_bytes(without_credentials(url).encode())[:32]
+
+
+def keep(url: str, sources: Sources, *, sha256: str | None) -> dict[str, Any]:
+    """Bring an archive in and return its record: digest, size, file name, newest time in it."""
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    from builder.source.download import fetch_file  # noqa: PLC0415
+    from builder.source.unpack import newest  # noqa: PLC0415
+
+    filename = urlsplit(url).path.rstrip("/").rsplit("/", 1)[-1]
+    if not filename or filename in {".", ".."}:
         raise SourceError(
-            "archive-damaged", f"{archive.name} is damaged or cut off", cause=str(error), run=(f"rm {archive}",)
-        ) from error
+            "archive-name",
+            f"{without_credentials(url)} names no file",
+            run=(f"spark-build recipes show {sources.recipe} --origin",),
+        )
+    if sha256 and (there := sources.root / "files" / sha256 / filename).exists():
+        return {"sha256": sha256, "size": there.stat().st_size, "filename": filename, "time": newest(there)}
+    beside = sources.root / "files" / ".incoming" / _key(url) / filename
+    with fetch_file(sources.mirrored(url), beside, sources, sha256=sha256) as got:
+        target = sources.root / "files" / got.sha256 / filename
+        try:
+            time = newest(beside)
+        except SourceError:
+            beside.unlink()
+            raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.replace(target)
+        beside.parent.rmdir()
+    return {"sha256": got.sha256, "size": target.stat().st_size, "filename": filename, "time": time}
 
 
 def file_of(pinned: Pin, sources: Sources) -> Path:
@@ -96,10 +102,9 @@ def fetch(pinned: Pin, sources: Sources) -> int:
         return 0
     from builder.source.download import fetch_file  # noqa: PLC0415
 
-    digest = pinned.tree.removeprefix("sha256:")
-    name = pinned.filename or pinned.url
-    command = f"spark-build fetch {name.partition('-')[0].partition('_')[0]}"
-    return fetch_file(sources.mirrored(pinned.url), target, sources, sha256=digest, command=command)[1]
+    wanted = pinned.tree.removeprefix("sha256:")
+    with fetch_file(sources.mirrored(pinned.url), target, sources, sha256=wanted) as got:
+        return got.received
 
 
 def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
@@ -113,34 +118,29 @@ def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
             "hash-mismatch",
             f"{file} isn't what was pinned",
             cause=f"sha256 {found}, wanted {wanted}",
-            help="delete it, and it is fetched again",
-            run=(f"rm {file}",),
+            help="it changed on this disk; delete it, and it is fetched again",
+            run=(f"rm -r {file.parent}", f"spark-build fetch {sources.recipe}"),
         )
     unpack(file, dest, epoch=pinned.time)
 
 
 def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
     """Return one member; what was read once is kept beside the archive, since looking for it means inflating all of it."""
-    from builder.source.unpack import read_members  # noqa: PLC0415
-
-    fetch(pinned, sources)
-    archive = file_of(pinned, sources)
-    cached = archive.parent / "members" / path.replace("/", "%2F")
-    absent = cached.with_name(cached.name + ".absent")
+    known = file_of(pinned, sources).parent / "members"
+    cached = known / sha256_bytes(path.encode())[:32]
+    absent = cached.with_suffix(".absent")
     if cached.exists():
         return cached.read_bytes()
     if absent.exists():
         return None
-    for _name, data in read_members(archive, frozenset({path})):
+    from builder.source.unpack import read_members, single_top  # noqa: PLC0415
+
+    fetch(pinned, sources)
+    archive, top = file_of(pinned, sources), known / "top"
+    if not top.exists():
+        write_atomic(top, single_top(archive).encode())
+    for _name, data in read_members(archive, top.read_text(), frozenset({path})):
         write_atomic(cached, data)
         return data
     write_atomic(absent, b"")
     return None
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside and rename, so that no reader ever sees half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    beside.replace(path)

@@ -1,18 +1,28 @@
-"""A folder as it is, uncommitted changes too."""
+"""A folder as it is, uncommitted changes too.
+
+In a git work tree these are the files that git tracks or would, in its submodules too; elsewhere all of them but what tools
+leave behind. What isn't among them is neither hashed nor copied, so nothing unseen gets into a build: no empty folder, no
+time stamp, no ignored file. The top of a work tree is laid out as a repository of its own, with HEAD and the one tag that
+`git describe` finds, since versions are made from them; both are in the pin.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import proc
-from builder.digest import tree_digest
-from builder.errors import SourceError
+from builder.digest import files_digest
+from builder.errors import HostError, SourceError
+from builder.source import checkout
 from builder.stages import Pin
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builder.recipe.model import Source
     from builder.source.place import Sources
     from builder.stages import Request
@@ -20,58 +30,95 @@ if TYPE_CHECKING:
 __all__ = ["materialize", "pin", "read"]
 
 #: Folders that tools leave in a tree and that no build reads.
-_LEFT = (".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+_LEFT = frozenset((".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"))
+
+#: Files that mark a folder as one of ours or as a cache (https://bford.info/cachedir/), not as source.
+_MARKS = ("catalog.sqlite3", "CACHEDIR.TAG")
+
+_DAY_ONE = 315532800  # 1980, the first day that a zip can hold
 
 
 def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:
-    """Return the folder made exact: in a git work tree the files that git tracks or would, else all of them."""
+    """Return the folder made exact. Raises SourceError ``source-folder`` or ``source-empty``, HostError ``unreadable``."""
     path = base / (source.path or ".") if request.source is None else request.source
     if not path.is_dir():
         raise SourceError("source-folder", f"{path} is no folder", run=(f"ls -ld {path}",))
-    commit = _git(path, sources, "rev-parse", "HEAD")
-    time = _git(path, sources, "log", "-1", "--format=%ct")
     files = _files(path, sources)
+    if not files:
+        raise SourceError("source-empty", f"{path} holds no source files", run=(f"ls -la {path}",))
+    top = _is_top(path, sources)
+    time = _git(path, sources, "log", "-1", "--format=%ct", *([] if top else ["--", "."]))
     return Pin(
         kind="local",
         url=path.resolve().as_uri(),
         tree=f"tree:{_digest(path, files)}",
-        time=int(time) if time else 315532800,
-        commit=commit or None,
+        time=int(time) if time else _DAY_ONE,
+        commit=(_git(path, sources, "rev-parse", "--verify", "-q", "HEAD") or None) if top else None,
+        describe=(_git(path, sources, *checkout.DESCRIBE) or None) if top else None,
+        version=checkout.version_of(_git(path, sources, "tag", "--points-at", "HEAD").splitlines()) if top else None,
     )
 
 
-def _digest(path: Path, files: list[str] | None) -> str:
-    if files is None:
-        return tree_digest(path, skip=_LEFT)
-    import stat  # noqa: PLC0415
-
-    from builder.digest import sha256_bytes, sha256_file  # noqa: PLC0415
-
-    lines = []
-    for name in sorted(files):
-        status = (path / name).lstat()
-        if stat.S_ISLNK(status.st_mode):
-            lines.append(f"l {name}\0{(path / name).readlink()}\n")
-        elif stat.S_ISREG(status.st_mode):
-            kind = "x" if status.st_mode & 0o100 else "f"
-            lines.append(f"{kind} {name}\0{sha256_file(path / name)}\n")
-    return sha256_bytes(os.fsencode("".join(lines)))
+def _digest(path: Path, files: list[str]) -> str:
+    try:
+        return files_digest(path, files)
+    except PermissionError as error:
+        raise HostError("unreadable", f"{error.filename} can't be read", run=(f"ls -ld {error.filename}",)) from error
 
 
-def _files(path: Path, sources: Sources) -> list[str] | None:
-    """Return tracked and untracked-not-ignored files that exist, or None outside of git (and for submodules' sake)."""
+def _is_top(path: Path, sources: Sources) -> bool:
+    """Whether `path` is the top of a work tree: one inside of another's repository has no versions of its own."""
     top = _git(path, sources, "rev-parse", "--show-toplevel")
-    if not top or Path(top).resolve() != path.resolve() or (path / ".gitmodules").exists():
-        return None
+    return bool(top) and Path(top).resolve() == path.resolve()
+
+
+def _files(path: Path, sources: Sources) -> list[str]:
+    """Return the names of all files and links that belong to the folder, relative to it."""
+    if _is_top(path, sources) or _git(path, sources, "ls-files", "--", "."):
+        return list(_tracked(path, sources))
+    return list(_walked(path, "", sources))
+
+
+def _tracked(path: Path, sources: Sources) -> Iterator[str]:
+    """Yield tracked and untracked-not-ignored files that exist, those of submodules and nested repositories too."""
     listed = _git(path, sources, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    return [name for name in dict.fromkeys(listed.split("\0")) if name and os.path.lexists(path / name)]
+    for name in dict.fromkeys(listed.split("\0")):
+        inner = path / name.rstrip("/")
+        if not name or not os.path.lexists(inner):
+            continue
+        if inner.is_dir() and not inner.is_symlink():
+            if (inner / ".git").exists() and not _marked(inner, sources):
+                yield from (f"{name.rstrip('/')}/{nested}" for nested in _files(inner, sources))
+        elif _plain(inner):
+            yield name
+
+
+def _walked(path: Path, prefix: str, sources: Sources) -> Iterator[str]:
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                if _plain(Path(entry.path)):
+                    yield prefix + entry.name
+            elif entry.name not in _LEFT and not _marked(Path(entry.path), sources):
+                yield from _walked(Path(entry.path), f"{prefix}{entry.name}/", sources)
+
+
+def _plain(path: Path) -> bool:
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def _marked(path: Path, sources: Sources) -> bool:
+    """Whether a folder is a wheelhouse, a cache or our own store: copying those would never end."""
+    return any((path / mark).exists() for mark in _MARKS) or path.resolve() == sources.root.resolve()
 
 
 def _git(path: Path, sources: Sources, *words: str) -> str:
-    from builder.source.git import environment  # noqa: PLC0415
+    from builder.source.mirror import asking  # noqa: PLC0415
 
-    done = proc.capture(["git", "-c", "safe.directory=*", *words], env=environment(sources), cwd=path)
-    return done.out.strip("\n") if done.ok else ""
+    # With the user's settings: their ignore rules say what they see as part of the tree, and all of that is hashed.
+    done = proc.capture(["git", *words], env=asking(sources, ""), cwd=path)
+    return os.fsdecode(done.raw).strip("\n") if done.ok else ""
 
 
 def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
@@ -79,20 +126,59 @@ def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
     source = _path(pinned)
     beside = dest.with_name(f".{dest.name}.copying")
     shutil.rmtree(beside, ignore_errors=True)
-    files = _files(source, sources)
-    if files is None:
-        shutil.copytree(source, beside, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT))
-    else:
+    try:
+        beside.mkdir(parents=True)
+        files = _files(source, sources)
         for name in files:
             (beside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, beside / name, follow_symlinks=False)
-        if (source / ".git").is_dir():  # versions made from tags need the history
-            shutil.copytree(source / ".git", beside / ".git", symlinks=True)
-    found = f"tree:{_digest(beside, files)}"
-    if found != pinned.tree:
-        shutil.rmtree(beside)
-        raise SourceError("source-changed", f"{source} changed while it was copied", help="run the same command again")
-    beside.replace(dest)
+        if pinned.commit:
+            _as_repository(pinned, source, beside, sources)
+        found = _history(source, sources), f"tree:{_digest(beside, files)}"
+        if found != ((pinned.commit, pinned.describe) if pinned.commit else (None, None), pinned.tree):
+            raise _changed(source)
+        checkout.settle(beside, pinned.time)
+        os.replace(beside, dest)  # noqa: PTH105  # fails on a folder that isn't empty, as it should
+    except FileNotFoundError as error:
+        raise _changed(source) from error
+    except OSError as error:
+        if error.errno == 28:  # noqa: PLR2004  # ENOSPC
+            summary = f"no space left to copy {source}"
+            raise HostError("disk-full", summary, cause=str(dest.parent), run=("spark-build gc",)) from error
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _history(source: Path, sources: Sources) -> tuple[str | None, str | None]:
+    """Return commit and description of the folder as they are now."""
+    if not _is_top(source, sources):
+        return None, None
+    commit = _git(source, sources, "rev-parse", "--verify", "-q", "HEAD")
+    return commit or None, (_git(source, sources, *checkout.DESCRIBE) or None) if commit else None
+
+
+def _as_repository(pinned: Pin, source: Path, dest: Path, sources: Sources) -> None:
+    """Make `dest` a repository of its own: the source's may be a work tree, have hooks, and gigabytes."""
+    commit = pinned.commit or ""
+    objects = source / _git(source, sources, "rev-parse", "--git-path", "objects")
+    checkout.repository(dest, sources, objects=objects.resolve(), origin=pinned.url, commit=commit)
+    from builder.source.mirror import environment  # noqa: PLC0415
+
+    env = environment(sources)
+    proc.capture(["git", "-C", str(dest), "read-tree", commit], env=env)
+    if pinned.describe:
+        tag = f"refs/tags/{pinned.describe.rsplit('-', 2)[0]}"
+        target = _git(source, sources, "rev-parse", "--verify", "-q", tag)
+        proc.capture(["git", "-C", str(dest), "update-ref", tag, target], env=env)
+
+
+def _changed(source: Path) -> SourceError:
+    return SourceError(
+        "source-changed",
+        f"{source} changed between planning and copying",
+        help="a build is of one state: run the same command again, and leave the folder alone while it is copied",
+    )
 
 
 def _path(pinned: Pin) -> Path:

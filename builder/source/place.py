@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from typing import TYPE_CHECKING
+
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -11,14 +13,15 @@ if TYPE_CHECKING:
 
     from builder.events import Sink
 
-__all__ = ["Sources", "age_text", "without_credentials"]
+__all__ = ["Sources", "age_text", "located", "without_credentials", "write_atomic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """`root` holds bare mirrors (``git/``), archives by digest (``files/``) and what is known of releases (``sdists/``).
 
-    `mirrors` maps URL prefixes to what is asked instead, longest first.
+    `mirrors` maps URL prefixes to what is asked instead, longest first. `recipe` is the word that commands in error texts
+    name.
     """
 
     root: Path
@@ -28,23 +31,49 @@ class Sources:
     env: Mapping[str, str]
     clock: Callable[[], float]
     sink: Sink
+    recipe: str = "NAME"
 
     def mirrored(self, url: str) -> str:
-        """Return what is asked for `url`: its mirror where one is configured. A folder becomes a ``file:`` URL."""
+        """Return what is asked for `url`: its mirror where one is configured. A folder becomes a ``file:`` URL.
+
+        Credentials in `url` are for its own host, and never sent to a mirror.
+        """
+        plain = without_credentials(url)
         for prefix, to in self.mirrors:
-            if url == prefix or url.startswith(prefix.rstrip("/") + "/") or url == prefix.removesuffix(".git") + ".git":
-                target = to + url.removeprefix(prefix)
-                return f"file://{target}" if target.startswith("/") else target
+            if _repository(plain) == _repository(prefix):
+                return located(to)
+            stem = prefix if prefix.endswith(("/", ":")) else prefix + "/"
+            if plain.startswith(stem):
+                return located(f"{to.rstrip('/')}/{plain.removeprefix(stem)}")
         return url
 
 
+def _repository(url: str) -> str:
+    return url.rstrip("/").removesuffix(".git")
+
+
+def located(target: str) -> str:
+    """Return `target` as a URL; for a folder that lacks (or has) ``.git`` in its name, the one that is there."""
+    if not target.startswith("/"):
+        return target
+    from urllib.parse import quote, unquote  # noqa: PLC0415
+
+    plain = unquote(target)
+    for path in (plain, plain.removesuffix(".git"), plain + ".git"):
+        if os.path.exists(path):  # noqa: PTH110  # text in, text out
+            return "file://" + quote(path)
+    return "file://" + quote(plain)
+
+
 def without_credentials(url: str) -> str:
-    """Return `url` without user and password, as it may be shown and kept."""
+    """Return `url` without its secret, as it may be shown and kept; an SSH user is none (``ssh://git@host``)."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return url
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    user, at, name = host.rpartition("@")
+    kept = user.partition(":")[0] + at if scheme == "ssh" else ""
+    return f"{scheme}://{kept}{name}{slash}{path}"
 
 
 def age_text(seconds: float) -> str:
@@ -54,3 +83,11 @@ def age_text(seconds: float) -> str:
             count = int(seconds // size)
             return f"{count} {word}{'s' if count > 1 else ''}"
     return "less than a minute"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside and rename, so that no reader ever sees half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(data)
+    beside.replace(path)

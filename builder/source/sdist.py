@@ -1,6 +1,6 @@
-"""Released sources from a package index: the simple API in JSON (PEP 691), in HTML where an index has nothing else.
+"""Released sources from a package index: what was found once is kept, so an exact version needs no network again.
 
-What was found once is kept, so that an exact version needs no network again: a release's bytes never change.
+A release's bytes never change. Without a version the newest release is taken, and the index asked each time.
 """
 
 from __future__ import annotations
@@ -9,37 +9,35 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import SourceError
-from builder.source.archive import write_atomic
-from builder.source.place import without_credentials
+from builder.errors import SourceError, UsageError
+from builder.events import Note
+from builder.source.place import age_text, write_atomic
 from builder.stages import Pin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from builder.recipe.model import Source
     from builder.source.place import Sources
+    from builder.source.simple import File
     from builder.stages import Request
 
 __all__ = ["pin"]
 
-_JSON = "application/vnd.pypi.simple.v1+json"
-_ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.01"
 
-
-def pin(source: Source, request: Request, sources: Sources, *, recipe: str) -> Pin:
+def pin(source: Source, request: Request, sources: Sources) -> Pin:
     """Return the sdist of the version asked for, with the digest that the index or the recipe gives.
 
-    Raises SourceError ``version-missing`` (names what is near), ``sdist-missing``, ``hash-mismatch``, ``unreachable``.
+    Raises SourceError ``version-missing`` (names what is near), ``sdist-missing``, ``project-missing``, ``hash-mismatch``,
+    ``index-damaged``, ``unreachable``, ``offline-missing``; UsageError ``version-wrong``.
     """
     project = re.sub(r"[-_.]+", "-", source.project or "").lower()
-    version = request.version or source.version or ""
-    record = sources.root / "sdists" / project / f"{version}.json"
-    try:
-        known = json.loads(record.read_bytes())
-    except (FileNotFoundError, ValueError):
-        known = _ask(project, version, sources, recipe)
-        write_atomic(record, json.dumps(known).encode())
+    version = request.version or source.version
+    if version is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", version):
+        raise UsageError("version-wrong", f"{version!r} is no version", run=(f"spark-build recipe {sources.recipe}",))
+    known, asked, stale = (
+        _newest(project, sources) if version is None else (_known(project, version, sources), None, False)
+    )
     wanted = source.sha256 if version == source.version else None
     if wanted and wanted != known["sha256"]:
         raise SourceError(
@@ -47,172 +45,126 @@ def pin(source: Source, request: Request, sources: Sources, *, recipe: str) -> P
             f"the index offers other bytes for {project} {version} than the recipe pins",
             cause=f"sha256 {known['sha256']}, the recipe says {wanted}",
             help="one of them was changed: find out which before you build",
-            run=(f"spark-build recipes show {recipe} --origin",),
+            run=(f"spark-build recipes show {sources.recipe} --origin",),
         )
+    if known.get("yanked"):
+        why = f": {known['yanked']}" if isinstance(known["yanked"], str) else ""
+        text = f"{project} {known['version']} was yanked by its authors{why}"
+        sources.sink.emit(Note(level="warning", text=text))
     return Pin(
         kind="sdist",
         url=known["url"],
         tree=f"sha256:{known['sha256']}",
         time=known["time"],
-        version=version,
+        version=known["version"],
         filename=known["filename"],
         size=known["size"],
+        asked_at=asked,
+        stale=stale,
     )
 
 
-def _ask(project: str, version: str, sources: Sources, recipe: str) -> dict[str, Any]:
-    from builder.source.download import get  # noqa: PLC0415
-
-    command = f"spark-build fetch {recipe}"
-    index = (sources.index_url or _index_of_uv(sources)).rstrip("/")
-    page = f"{index}/{project}/"
+def _known(project: str, version: str, sources: Sources) -> dict[str, Any]:
+    record = sources.root / "sdists" / project / f"{version}.json"
     try:
-        body, kind, final = get(sources.mirrored(page), sources, headers={"Accept": _ACCEPT}, command=command)
+        loaded: dict[str, Any] = json.loads(record.read_bytes())
+    except (FileNotFoundError, ValueError):
+        loaded = _ask(project, version, sources)
+        write_atomic(record, json.dumps(loaded).encode())
+    return loaded
+
+
+def _newest(project: str, sources: Sources) -> tuple[dict[str, Any], float, bool]:
+    """Return the newest release, when the index said so, and whether that is not now."""
+    record = sources.root / "sdists" / project / "newest"
+    if sources.offline and record.exists():
+        last: dict[str, Any] = json.loads(record.read_bytes())
+        return _known(project, last["version"], sources), last["asked"], True
+    try:
+        version = _latest(project, sources)
     except SourceError as error:
-        if error.code == "not-found":
-            raise SourceError(
-                "project-missing",
-                f"the index has no project {project}",
-                cause=error.summary,
-                help="[index] url in the configuration, or UV_DEFAULT_INDEX, says which index is asked",
-            ) from error
+        if record.exists() and error.code == "unreachable":
+            last = json.loads(record.read_bytes())
+            age = age_text(sources.clock() - last["asked"])
+            error.cause = f"{error.cause}\nlast known version: {last['version']}, asked {age} ago"
+            error.run = (f"spark-build recipe {sources.recipe} --offline", *error.run)
         raise
-    files = list(_files_of_json(body) if _JSON in kind else _files_of_html(body.decode(errors="replace")))
-    found = [
-        one for one in files if _is_sdist(one["filename"]) and _version(one["filename"], project) == _plain(version)
-    ]
-    if not found:
-        raise _missing(project, version, files)
-    one = min(found, key=lambda item: not item["filename"].endswith(".tar.gz"))
-    return _record(one, final, project, version, sources, command)
+    now = sources.clock()
+    found = _known(project, version, sources)
+    write_atomic(record, json.dumps({"version": version, "asked": now}).encode())
+    return found, now, False
 
 
-def _record(  # the file's facts
-    one: Mapping[str, Any], page: str, project: str, version: str, sources: Sources, command: str
-) -> dict[str, Any]:
-    from urllib.parse import urljoin  # noqa: PLC0415
-
-    url = urljoin(page, one["url"])
-    record = {
-        "url": without_credentials(url),
-        "filename": one["filename"],
-        "sha256": one.get("sha256"),
-        "size": one.get("size"),
-        "time": _seconds(one.get("upload-time")),
-    }
-    if record["sha256"] is None or record["time"] is None or record["size"] is None:
-        # An index that says less than it should: the file itself tells, trusted on first use.
-        from builder.source.archive import keep  # noqa: PLC0415
-
-        kept = keep(url, sources, sha256=record["sha256"], command=command)
-        record = {**record, **{key: kept[key] for key in ("sha256", "size")}, "time": record["time"] or kept["time"]}
-    if one.get("yanked"):
-        from builder.events import Note  # noqa: PLC0415
-
-        text = f"{project} {version} was yanked by its authors: {one['yanked']}"
-        sources.sink.emit(Note(level="warning", text=text))
-    return record
-
-
-def _files_of_json(body: bytes) -> Iterator[dict[str, Any]]:
-    for one in json.loads(body)["files"]:
-        yield {
-            "filename": one["filename"],
-            "url": one["url"],
-            "sha256": one.get("hashes", {}).get("sha256"),
-            "size": one.get("size"),
-            "upload-time": one.get("upload-time"),
-            "yanked": one.get("yanked"),
-        }
-
-
-def _files_of_html(page: str) -> Iterator[dict[str, Any]]:
-    import html  # noqa: PLC0415
-    from urllib.parse import unquote  # noqa: PLC0415
-
-    for anchor in re.finditer(r"<a\s([^>]*)>", page, re.IGNORECASE):
-        href = re.search(r"""href\s*=\s*(["'])(.*?)\1""", anchor[1], re.IGNORECASE)
-        if not href:
-            continue
-        url, _mark, fragment = html.unescape(href[2]).partition("#")
-        digest = re.fullmatch(r"sha256=([0-9a-f]{64})", fragment)
-        yield {
-            "filename": unquote(url.rsplit("/", 1)[-1]),
-            "url": url,
-            "sha256": digest[1] if digest else None,
-            "yanked": "data-yanked" in anchor[1].lower(),
-        }
-
-
-def _is_sdist(filename: str) -> bool:
-    return filename.endswith((".tar.gz", ".zip", ".tar.bz2", ".tar.xz"))
-
-
-def _version(filename: str, project: str) -> str:
-    """Return the version in an sdist's name, as `_plain` compares it; empty when it is another project's."""
-    stem = re.sub(r"\.(tar\.gz|tar\.bz2|tar\.xz|zip)$", "", filename)
-    for cut in (match.start() for match in re.finditer("-", stem)):
-        if re.sub(r"[-_.]+", "-", stem[:cut]).lower() == project:
-            return _plain(stem[cut + 1 :])
-    return ""
-
-
-def _plain(version: str) -> str:
+def _latest(project: str, sources: Sources) -> str:
     from packaging.version import InvalidVersion, Version  # noqa: PLC0415
 
-    try:
-        return str(Version(version))
-    except InvalidVersion:
-        return version
+    from builder.source import simple  # noqa: PLC0415
+
+    offered = []
+    for one in simple.ask(project, sources):
+        try:
+            found = Version(one.version) if one.sdist and not one.yanked else None
+        except InvalidVersion:
+            continue
+        if found is not None:
+            offered.append(found)
+    if not offered:
+        raise SourceError(
+            "sdist-missing",
+            f"{project} has no source release",
+            help="build it from git",
+            run=_from_git(sources, "main"),
+        )
+    return str(max([one for one in offered if not one.is_prerelease] or offered))
 
 
-def _missing(project: str, version: str, files: list[dict[str, Any]]) -> SourceError:
+def _ask(project: str, version: str, sources: Sources) -> dict[str, Any]:
+    from builder.source import simple  # noqa: PLC0415
+
+    files = simple.ask(project, sources)
+    plain = simple.plain(version)
+    found = [one for one in files if one.sdist and one.version == plain]
+    if not found:
+        raise _missing(project, version, files, sources)
+    return _record(min(found, key=lambda one: not one.filename.endswith(".tar.gz")), sources)
+
+
+def _record(one: File, sources: Sources) -> dict[str, Any]:
+    """Return the file's facts; what the index doesn't say, the file itself tells, trusted on first use."""
+    facts: Mapping[str, Any] = {"sha256": one.sha256, "size": one.size, "time": one.uploaded}
+    if None in facts.values():
+        from builder.source.archive import keep  # noqa: PLC0415
+
+        kept = keep(one.url, sources, sha256=one.sha256)
+        facts = {key: kept[key] if value is None else value for key, value in facts.items()}
+    return {"url": one.url, "filename": one.filename, "version": one.version, "yanked": one.yanked, **facts}
+
+
+def _missing(project: str, version: str, files: tuple[File, ...], sources: Sources) -> SourceError:
     import difflib  # noqa: PLC0415
 
-    known = {
-        _version(one["filename"], project): _is_sdist(one["filename"]) for one in files if _is_sdist(one["filename"])
-    }
-    if _plain(version) not in known and any(f"-{version}-" in one["filename"] for one in files):
+    from builder.source import simple  # noqa: PLC0415
+
+    plain = simple.plain(version)
+    if any(one.version == plain for one in files):
         return SourceError(
             "sdist-missing",
             f"{project} {version} was released as wheels only",
             help="build it from git",
-            run=(f"spark-build recipe {project} --ref v{version}",),
+            run=_from_git(sources, f"v{version}"),
         )
-    near = difflib.get_close_matches(version, known, 3) or list(known)[-3:]
+    known = list(dict.fromkeys(one.version for one in files if one.sdist))
+    near = difflib.get_close_matches(plain, known, 3) or known[-3:]
     return SourceError(
         "version-missing",
         f"{project} has no source release {version}",
         cause=f"near: {', '.join(near) or 'none'}",
         help="--version takes a released version; --ref a branch, tag or commit",
+        run=(f"spark-build recipe {sources.recipe} --version {near[0]}",)
+        if near
+        else _from_git(sources, f"v{version}"),
     )
 
 
-def _seconds(text: str | None) -> int | None:
-    if not text:
-        return None
-    from datetime import datetime  # noqa: PLC0415
-
-    return int(datetime.fromisoformat(text).timestamp())
-
-
-def _index_of_uv(sources: Sources) -> str:
-    """Return the index that uv would ask: its own settings hold for us too, and its default is nobody's to repeat."""
-    import uv  # noqa: PLC0415
-
-    from builder import proc  # noqa: PLC0415
-
-    keep = ("PATH", "HOME", "XDG_CONFIG_HOME")
-    env = {key: value for key, value in sources.env.items() if key in keep or key.startswith("UV_")}
-    done = proc.capture(
-        [uv.find_uv_bin(), "pip", "compile", "--quiet", "--offline", "--emit-index-url", "--no-header", "-"], env=env
-    )
-    for line in done.out.splitlines():
-        if line.startswith("--index-url "):
-            return line.split(" ", 1)[1].strip()
-    raise SourceError(
-        "index-unknown",
-        "no package index is configured",
-        cause=done.err.strip(),
-        help="set [index] url in the configuration",
-    )
+def _from_git(sources: Sources, ref: str) -> tuple[str, ...]:
+    return (f"spark-build recipe {sources.recipe} --ref {ref}",)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
+import errno
+import lzma
 import os
 import shutil
 import stat
@@ -12,91 +15,173 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from builder.errors import HostError, SourceError
+from builder.source import checkout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_members", "unpack"]
+__all__ = ["newest", "read_members", "single_top", "unpack"]
+
+#: An archive may always unpack to 1 GiB; beyond that to at most a hundred times its size. Sources shrink to a fifth.
+_FREE, _RATIO = 1 << 30, 100
+
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
+_ODD = frozenset((errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.ELOOP))
 
 
 def unpack(archive: Path, dest: Path, *, epoch: int) -> None:
-    """Leave the archive's tree at `dest` (its single top folder stripped), every time stamp `epoch`.
+    """Leave the archive's tree at `dest` (its single top folder stripped), every time stamp `epoch`, modes 644 and 755.
 
-    Unpacked beside and renamed. Raises SourceError ``archive-unsafe`` for a member that leaves the folder, is absolute, a
-    link out of the tree, a device, or there twice; ``archive-damaged`` when it is cut or broken; HostError ``disk-full``.
+    Unpacked beside and renamed; an error leaves nothing. Raises SourceError ``archive-unsafe`` for a member that leaves the
+    folder, is absolute, a link out of the tree, a device, or there twice, and for an archive that grows out of proportion;
+    ``archive-damaged`` when it is cut or broken; HostError ``disk-full``.
     """
     beside = dest.with_name(f".{dest.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        if zipfile.is_zipfile(archive):
-            _unzip(archive, beside)
+        _extract(archive, beside)
+        top = _single(beside)
+        _check_links(top, archive)
+        checkout.settle(top, epoch)
+        os.replace(top, dest)  # noqa: PTH105  # fails on a folder that isn't empty, as it should
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _extract(archive: Path, dest: Path) -> None:
+    try:
+        if _is_zip(archive):
+            _unzip(archive, dest)
         else:
-            _untar(archive, beside)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-        if isinstance(error, OSError) and error.errno == 28:  # noqa: PLR2004  # ENOSPC
-            raise HostError("disk-full", f"no space left to unpack {archive.name}", run=("spark-build gc",)) from error
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, tarfile.TarError):
-            raise
-        raise SourceError(
-            "archive-damaged",
-            f"{archive.name} is damaged or cut off",
-            cause=str(error),
-            help="delete it, and it is fetched again",
-            run=(f"rm {archive}",),
-        ) from error
-    top = _single_top(beside)
-    _stamp(top, epoch)
-    top.replace(dest)
-    shutil.rmtree(beside, ignore_errors=True)
+            _untar(archive, dest)
+    except tarfile.FilterError as error:
+        raise _unsafe(archive, str(error), "a member that tarfile refuses") from error
+    except _BROKEN as error:
+        raise _damaged(archive, error) from error
+    except (ValueError, OSError) as error:
+        raise _retold(archive, error, dest) from error
 
 
-def _single_top(folder: Path) -> Path:
-    entries = [entry for entry in folder.iterdir() if entry.name != "pax_global_header"]
+def _retold(archive: Path, error: Exception, dest: Path) -> Exception:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOSPC:
+        return HostError(
+            "disk-full", f"no space left to unpack {archive.name}", cause=str(dest.parent), run=("spark-build gc",)
+        )
+    if number in _ODD or isinstance(error, UnicodeError):
+        return _unsafe(archive, str(error), "a name that can't be")
+    if number is None:  # what decompressors raise
+        return _damaged(archive, error)
+    return HostError(
+        "unwritable", f"{archive.name} can't be unpacked", cause=str(error), run=(f"ls -ld {dest.parent}",)
+    )
+
+
+def _damaged(archive: Path, error: Exception) -> SourceError:
+    with archive.open("rb") as stream:
+        zstd = stream.read(4) == b"\x28\xb5\x2f\xfd"
+    return SourceError(
+        "archive-damaged",
+        f"{archive.name} is damaged, cut off, or no tar or zip",
+        cause="it is compressed by zstd, which isn't read" if zstd else str(error),
+        help="delete it, and it is fetched again",
+        run=(f"rm -r {archive.parent}",),
+    )
+
+
+def _is_zip(archive: Path) -> bool:
+    """Whether it starts as a zip does: one that only ends as such is a tar whose last file is a zip."""
+    with archive.open("rb") as stream:
+        return stream.read(4) in {b"PK\x03\x04", b"PK\x05\x06"}
+
+
+def _single(folder: Path) -> Path:
+    entries = list(folder.iterdir())
     return entries[0] if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink() else folder
 
 
+class _Names:
+    """The names seen so far, and what they may be used for."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+        self._room = max(_FREE, _RATIO * archive.stat().st_size)
+
+    def take(self, name: str, *, folder: bool, size: int) -> str:
+        """Return `name` as a safe relative path; raise SourceError ``archive-unsafe`` when it can't be one."""
+        path = PurePosixPath(_safe_name(name, self._archive))
+        text = str(path)
+        parents = {str(parent) for parent in path.parents} - {"."}
+        if self._files & parents or (text in self._files if folder else text in self._folders):
+            raise _unsafe(self._archive, name, "a name that is a file and a folder, or a path through a link")
+        if not folder and text in self._files:
+            raise _unsafe(self._archive, name, "a file that is there twice")
+        self._folders |= parents
+        (self._folders if folder else self._files).add(text)
+        self._room -= size
+        if self._room < 0:
+            raise _unsafe(self._archive, name, f"more than {_RATIO} times its size")
+        return text
+
+
 def _untar(archive: Path, dest: Path) -> None:
-    seen: set[str] = set()
+    names = _Names(archive)
     with tarfile.open(archive) as tar:
         for member in tar:
-            name = _safe_name(member.name, archive)
+            if not (member.isfile() or member.isdir() or member.islnk() or member.issym()):
+                raise _unsafe(archive, member.name, "a device or pipe")
+            name = names.take(member.name, folder=member.isdir(), size=member.size)
             if member.islnk() or member.issym():
                 _safe_link(name, member.linkname, archive, hard=member.islnk())
-            elif not (member.isfile() or member.isdir()):
-                raise _unsafe(archive, member.name, "a device or pipe")
-            if not member.isdir():
-                if name in seen:
-                    raise _unsafe(archive, member.name, "there twice")
-                seen.add(name)
             _through_link(dest, name, archive)
+            if member.islnk():
+                _through_link(dest, f"{member.linkname}/.", archive)
             tar.extract(member, dest, filter="data")
+        _to_the_end(tar)
+
+
+def _to_the_end(tar: tarfile.TarFile) -> None:
+    """Read what follows the last member: a checksum is compared there, and a broken header ends a tar without a word."""
+    assert tar.fileobj is not None  # noqa: S101  # for mypy: it is open
+    while chunk := tar.fileobj.read(1 << 20):
+        if chunk.strip(b"\0"):
+            msg = "a header in it is broken"
+            raise tarfile.ReadError(msg)
 
 
 def _unzip(archive: Path, dest: Path) -> None:
-    seen: set[str] = set()
+    names = _Names(archive)
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
-            name = _safe_name(member.orig_filename, archive)
-            target = dest / name
+            name = names.take(member.orig_filename, folder=member.is_dir(), size=member.file_size)
+            target, mode = dest / name, member.external_attr >> 16
+            _through_link(dest, name, archive)
             if member.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
                 continue
-            if name in seen:
-                raise _unsafe(archive, member.filename, "there twice")
-            seen.add(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            mode = member.external_attr >> 16
             if stat.S_ISLNK(mode):
                 link = zipped.read(member).decode()
                 _safe_link(name, link, archive, hard=False)
                 target.symlink_to(link)
-                continue
-            _through_link(dest, name, archive)
-            with zipped.open(member) as source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-            target.chmod(0o755 if mode & 0o100 else 0o644)
+            elif stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
+                raise _unsafe(archive, member.filename, "a device or pipe")
+            else:
+                with zipped.open(member) as source, target.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+                target.chmod(0o755 if mode & 0o100 else 0o644)
 
 
 def _safe_name(name: str, archive: Path) -> str:
@@ -118,10 +203,24 @@ def _safe_link(name: str, link: str, archive: Path, *, hard: bool) -> None:
 def _through_link(dest: Path, name: str, archive: Path) -> None:
     """Refuse to write through a link that an earlier member made."""
     folder = dest
-    for part in PurePosixPath(name).parts[:-1]:
+    for part in name.split("/")[:-1]:
         folder /= part
         if folder.is_symlink():
             raise _unsafe(archive, name, "a path through a link")
+
+
+def _check_links(top: Path, archive: Path) -> None:
+    """Refuse a link that leaves the tree by way of another one, which its text alone doesn't show."""
+    real = os.path.realpath(top)
+    for root, folders, files in os.walk(top):
+        for entry in (*folders, *files):
+            path = os.path.join(root, entry)  # noqa: PTH118  # 10,000 of them
+            if not os.path.islink(path):  # noqa: PTH114
+                continue
+            name, link = os.path.relpath(path, top), os.readlink(path)  # noqa: PTH115
+            _safe_link(name, link, archive, hard=False)
+            if not f"{os.path.realpath(path)}/".startswith(f"{real}/"):
+                raise _unsafe(archive, name, f"a link out of the tree, to {link}")
 
 
 def _unsafe(archive: Path, name: str, why: str) -> SourceError:
@@ -130,43 +229,70 @@ def _unsafe(archive: Path, name: str, why: str) -> SourceError:
         f"{archive.name} holds {why}",
         cause=repr(name),
         help="nothing of it was used; tell upstream, or check where the file comes from",
+        run=(f"python3 -m {'zipfile' if archive.suffix == '.zip' else 'tarfile'} -l {archive}",),
     )
 
 
-def _stamp(folder: Path, epoch: int) -> None:
-    """Give everything one time: ninja and setuptools compare them, and unpacking order must not show."""
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.utime(os.path.join(root, name), (epoch, epoch), follow_symlinks=False)  # noqa: PTH118  # 10,000 of them
-    os.utime(folder, (epoch, epoch))
+def newest(archive: Path) -> int:
+    """Return the newest time stamp in a tar or zip: an archive has no other date that a mirror would keep.
 
-
-def read_members(archive: Path, wanted: frozenset[str], *, limit: int = 1 << 20) -> Iterator[tuple[str, bytes]]:
-    """Yield (path below the top folder, content) of the members in `wanted` that are there and at most `limit` bytes."""
-    left = set(wanted)
+    A zip's stamps have no time zone; they are taken as UTC everywhere. Raises SourceError ``archive-damaged``.
+    """
     try:
-        if zipfile.is_zipfile(archive):
+        if _is_zip(archive):
             with zipfile.ZipFile(archive) as zipped:
-                for name in zipped.namelist():
-                    inner = name.partition("/")[2]
-                    if inner in left and zipped.getinfo(name).file_size <= limit:
-                        left.discard(inner)
-                        yield inner, zipped.read(name)
+                return max(calendar.timegm((*info.date_time, 0, 0, 0)) for info in zipped.infolist())
+        with tarfile.open(archive) as tar:
+            found = max(int(member.mtime) for member in tar)
+            _to_the_end(tar)
+            return found
+    except (*_BROKEN, ValueError) as error:
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        raise _retold(archive, error, archive) from error
+
+
+def single_top(archive: Path) -> str:
+    """Return the name of the one folder that holds everything, as `unpack` strips it, or an empty text."""
+    tops: dict[str, bool] = {}
+    for name, folder in _names(archive):
+        first, inside, _rest = name.partition("/")
+        tops[first] = tops.get(first, True) and (folder or bool(inside))
+    only = list(tops.items())
+    return only[0][0] if len(only) == 1 and only[0][1] else ""
+
+
+def _names(archive: Path) -> Iterator[tuple[str, bool]]:
+    try:
+        if _is_zip(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                yield from ((str(PurePosixPath(one.filename)), one.is_dir()) for one in zipped.infolist())
+        else:
+            with tarfile.open(archive) as tar:
+                yield from ((str(PurePosixPath(one.name)), one.isdir()) for one in tar)
+    except (*_BROKEN, OSError) as error:
+        raise _damaged(archive, error) from error
+
+
+def read_members(archive: Path, top: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield (path below `top`, content) of the members in `wanted` that are there; links between members are followed."""
+    left = {f"{top}/{path}" if top else path: path for path in wanted}
+    try:
+        if _is_zip(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                for one in zipped.infolist():
+                    if (path := left.pop(str(PurePosixPath(one.filename)), None)) is not None and not one.is_dir():
+                        yield path, zipped.read(one)
             return
         with tarfile.open(archive) as tar:
             for member in tar:
-                inner = member.name.partition("/")[2]
-                if inner in left and member.isfile() and member.size <= limit:
+                if (path := left.pop(str(PurePosixPath(member.name)), None)) is not None and not member.isdir():
                     stream = tar.extractfile(member)
                     if stream is not None:
-                        left.discard(inner)
-                        yield inner, stream.read()
+                        yield path, stream.read()
                 if not left:
                     return
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise SourceError(
-            "archive-damaged",
-            f"{archive.name} is damaged or cut off",
-            cause=str(error),
-            run=(f"rm {archive}",),
-        ) from error
+    except KeyError:  # a link to nothing
+        return
+    except (*_BROKEN, OSError) as error:
+        raise _damaged(archive, error) from error

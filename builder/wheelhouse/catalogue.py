@@ -7,17 +7,21 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import HostError, WheelhouseError
+from builder.errors import WheelhouseError
 from builder.stages import Stored
+from builder.wheelhouse import connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
+    from tempfile import TemporaryDirectory
 
 __all__ = ["VERSION", "Catalogue"]
 
 VERSION = 1
-BUSY_MS = 10_000
+#: How long another process may hold the file before this is an error.
+BUSY_S = 10.0
 
 _SCHEMA = """
 CREATE TABLE wheels (
@@ -42,7 +46,16 @@ CREATE TABLE findings (
     sha256 TEXT NOT NULL, rules TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (sha256, rules)
 ) WITHOUT ROWID;
 CREATE TABLE locks (name TEXT PRIMARY KEY, document TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+-- Which catalogue this is, and a number that grows with every change that an index page could show.
+CREATE TABLE state (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+INSERT INTO state VALUES ('id', lower(hex(randomblob(16)))), ('generation', 0);
 """
+_SCHEMA += "".join(
+    f"CREATE TRIGGER {table}_{change} AFTER {change} ON {table} BEGIN "  # noqa: S608  # two closed lists
+    "UPDATE state SET value=value+1 WHERE key='generation'; END;\n"
+    for table in ("wheels", "members")
+    for change in ("insert", "update", "delete")
+)
 
 _COLUMNS = (
     "output, project, version, filename, sha256, size, fingerprint, recipe, created, state, requires_python, "
@@ -51,92 +64,104 @@ _COLUMNS = (
 
 
 class Catalogue:
-    """An open catalogue. Every method raises WheelhouseError when the file is damaged, HostError when it stays locked."""
+    """An open catalogue. Every method raises WheelhouseError when the file is damaged, HostError when it stays locked.
 
-    def __init__(self, path: Path, wheels: Path, *, read_only: bool = False) -> None:
+    `path` must exist, see `make`. `read_only` is for a folder that can't be written.
+    """
+
+    def __init__(self, path: Path, wheels: Path, *, read_only: bool = False, busy_s: float = BUSY_S) -> None:
         self._path = path
         self._wheels = wheels
-        with self.told():
+        self._busy_s = busy_s
+        self._copy: TemporaryDirectory[str] | None = None
+        self._identity: tuple[int, int] | None = None
+        with self._told():
             if read_only:
-                # Immutable: a stick or a CD has no room for SQLite's shared memory.
-                self._db = sqlite3.connect(f"file:{path}?immutable=1", uri=True, isolation_level=None)
+                self._db, self._copy = connection.open_read_only(path)
             else:
-                self._db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None)
+                self._open()
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not read_only:
-                self._create()
-            elif version != VERSION:
-                raise WheelhouseError(
-                    "catalogue-version",
-                    f"{path} has version {version}, this spark-build knows {VERSION}",
-                    help="a newer spark-build wrote it; use that one, or make the catalogue anew with this one",
-                    run=("spark-build wheels reindex",),
-                )
-            if not read_only:
-                self._db.execute("PRAGMA synchronous=FULL")
+        if version == 0:
+            raise connection.damaged(path, "it is empty, or was cut off")
+        if version != VERSION:
+            raise WheelhouseError(
+                "catalogue-version",
+                f"{path} has version {version}, this spark-build knows {VERSION}",
+                help="a newer spark-build wrote it; use that one, or make the catalogue anew with this one",
+                run=("spark-build wheels reindex",),
+            )
 
-    def _create(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("BEGIN IMMEDIATE")
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been quicker
+    @staticmethod
+    def make(path: Path) -> None:
+        """Leave an empty catalogue at `path`, whole or not at all. The caller holds the write lock."""
+        beside = path.with_name(f"{path.name}.making")
+        for tail in ("", "-wal", "-shm", "-journal"):
+            beside.with_name(beside.name + tail).unlink(missing_ok=True)
+        with connection.told(beside, busy_s=0), contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("BEGIN")
             for statement in _SCHEMA.split(";\n"):
                 if statement.strip():
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={VERSION}")
-        self._db.execute("COMMIT")
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version={VERSION}")
+            db.execute("COMMIT")
+        connection.swap(beside, path)
+
+    def _open(self) -> None:
+        # A swap between the two would leave an older identity, and the next writer opens once more: harmless.
+        self._identity = connection.identity(self._path)
+        self._db = connection.open_shared(self._path, busy_s=self._busy_s)
+
+    def refresh(self) -> None:
+        """Open the file again when a reindex has put another in its place. Every writer does this under the write lock."""
+        if self._identity != connection.identity(self._path):
+            self._db.close()
+            with self._told():
+                self._open()
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Retell SQLite's errors in our words."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            text = str(error)
-            if "locked" in text or "busy" in text:
-                raise HostError(
-                    "catalogue-locked",
-                    f"{self._path} stays locked by another process",
-                    cause=f"waited {BUSY_MS // 1000} s: {text}",
-                    help="see who has it open",
-                    run=(f"fuser {self._path}",),
-                ) from error
-            if "full" in text:
-                raise HostError("disk-full", f"no space left for {self._path}", run=("spark-build gc",)) from error
-            if "unable to open" in text or "readonly" in text:
-                raise HostError("unwritable", f"{self._path} can't be written", cause=text) from error
-            raise self._damaged(text) from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from error
-
-    def _damaged(self, text: str) -> WheelhouseError:
-        return WheelhouseError(
-            "catalogue-damaged",
-            f"{self._path} is damaged",
-            cause=text,
-            help="wheels, their records and the journal hold all that it held; make it anew",
-            run=("spark-build wheels reindex",),
-        )
+    def _told(self) -> AbstractContextManager[None]:
+        return connection.told(self._path, busy_s=self._busy_s)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Give the connection inside one transaction: all of it happens, or nothing."""
-        with self.told():
+        with self._told():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+
+    def sound(self) -> str:
+        """Return what is wrong with the file by SQLite's own check, or an empty text."""
+        try:
+            rows = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check(5)")]
+        except sqlite3.DatabaseError as error:
+            rows = [str(error)]
+        return "" if rows == ["ok"] else "; ".join(rows)
+
+    def document(self, text: str) -> dict[str, Any]:
+        """Return a JSON object that a column holds."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise connection.damaged(self._path, f"a document in it is no JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise connection.damaged(self._path, "a document in it is no object")
+        return value
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
-        with self.told():
+        with self._told():
             return self._db.execute(sql, values).fetchall()
 
     def stored(self, where: str, values: Sequence[Any] = ()) -> tuple[Stored, ...]:
@@ -189,13 +214,17 @@ class Catalogue:
                 metadata,
             ),
         )
-        db.execute("INSERT OR REPLACE INTO names VALUES (?,?)", (wheel.filename, wheel.sha256))
+        db.execute("INSERT OR IGNORE INTO names VALUES (?,?)", (wheel.filename, wheel.sha256))
         if inputs is not None:
-            text = json.dumps(inputs, sort_keys=True)
-            db.execute("INSERT OR REPLACE INTO inputs VALUES (?,?,?)", (wheel.fingerprint, wheel.recipe, text))
+            self.keep_inputs(db, wheel.fingerprint, wheel.recipe, inputs)
         if channel:
             db.execute("INSERT OR IGNORE INTO channels VALUES (?,?)", (channel, wheel.created))
             db.execute(
                 "INSERT OR IGNORE INTO members SELECT ?,?,1+COALESCE(MAX(position),0) FROM members WHERE channel=?",
                 (channel, wheel.sha256, channel),
             )
+
+    def keep_inputs(self, db: sqlite3.Connection, fingerprint: str, recipe: str, inputs: dict[str, Any]) -> None:
+        """Keep an inputs document inside a transaction."""
+        text = json.dumps(inputs, sort_keys=True)
+        db.execute("INSERT OR REPLACE INTO inputs VALUES (?,?,?)", (fingerprint, recipe, text))

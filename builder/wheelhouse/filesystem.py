@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from builder.errors import HostError
@@ -34,6 +35,16 @@ NETWORK = frozenset(
         "ocfs2",
         "gfs2",
         "virtiofs",
+        "vboxsf",
+        "prl_fs",
+        "fuse.vmhgfs-fuse",
+        "fuse.gcsfuse",
+        "fuse.mount-s3",
+        "fuse.cephfs",
+        "fuse.ceph-fuse",
+        "fuse.nfs-fuse",
+        "fuse.smbnetfs",
+        "fuse.davfs",
     ]
 )
 
@@ -46,7 +57,7 @@ def type_of(path: Path, mountinfo: str) -> str:
         fields = left.split(" ")
         if len(fields) < 5 or not right:  # noqa: PLR2004  # the mount point is the fifth
             continue
-        point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])  # blanks and such, in octal
         inside = str(path) == point or str(path).startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, right.split(" ")[0]

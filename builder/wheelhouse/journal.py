@@ -1,55 +1,91 @@
 """The append-only record of every change of state.
 
-One JSON object a line: ``seq``, ``t`` (seconds), ``op``, its values, and ``crc``, the first 16 hex digits of the sha256 of
-the line's canonical JSON without it. A line is synced before what it announces happens. A torn last line, as a power cut
-leaves it, is cut off by the next writer; a bad line anywhere else is damage.
+One JSON object a line: ``seq``, ``t`` (seconds; the order is that of ``seq``), ``op``, its values, and ``crc``, the first
+16 hex digits of the sha256 of the line's canonical JSON without it. A line is synced before what it announces happens, and a
+line may be of any length. A torn last line, as a power cut leaves it (cut off, or with a hole of zero bytes), announced
+something that never began: the next writer cuts it off. A bad line anywhere else is damage.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from builder.digest import canonical_json, sha256_bytes
 from builder.errors import WheelhouseError
+from builder.wheelhouse import durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["append", "read"]
+__all__ = ["append", "read", "salvage"]
+
+#: What is read from the end at first; doubled while the last line is longer.
+_TAIL = 1 << 16
 
 
 def append(path: Path, *, now: float, op: str, **values: Any) -> None:  # noqa: ANN401  # any JSON
-    """Append one entry and sync it. The caller holds the wheelhouse's write lock."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    """Append one entry and sync it. The caller holds the wheelhouse's write lock.
+
+    Raises OSError, and the journal is as it was; WheelhouseError ``journal-damaged`` when its last line is no entry.
+    """
+    made = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        size = os.fstat(descriptor).st_size
-        tail = os.pread(descriptor, min(size, 1 << 20), max(0, size - (1 << 20)))
-        if tail and not tail.endswith(b"\n"):  # torn by a power cut: it announced something that never began
-            os.ftruncate(descriptor, size - len(tail) + tail.rfind(b"\n") + 1)
-            tail = tail[: tail.rfind(b"\n") + 1]
-        entry = {"seq": _last_seq(tail) + 1, "t": int(now), "op": op, **values}
+        end, last = _last_line(descriptor)
+        if end != os.fstat(descriptor).st_size:
+            os.ftruncate(descriptor, end)
+        entry = {"seq": _seq(last, path) + 1, "t": int(now), "op": op, **values}
         entry["crc"] = _crc(entry)
-        data = canonical_json(entry) + b"\n"
-        written = os.write(descriptor, data)
-        if written != len(data):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
-            raise OSError(28, "No space left on device", str(path))
-        os.fsync(descriptor)
+        _write(descriptor, canonical_json(entry) + b"\n", end, path)
     finally:
         os.close(descriptor)
+    if made:
+        durable.sync_folder(path.parent)
 
 
-def _last_seq(tail: bytes) -> int:
-    lines = tail.splitlines()
-    if not lines:
+def _last_line(descriptor: int) -> tuple[int, bytes]:
+    """Return where the last whole line ends, and that line; what a power cut tore isn't one."""
+    end, line = _line_before(descriptor, os.fstat(descriptor).st_size)
+    while b"\0" in line:
+        end, line = _line_before(descriptor, end - len(line))
+    return end, line
+
+
+def _line_before(descriptor: int, end: int) -> tuple[int, bytes]:
+    start, step, data = end, _TAIL, b""
+    while start > 0:
+        start, step = max(0, start - step), step * 2
+        data = os.pread(descriptor, end - len(data) - start, start) + data
+        newline = data.rfind(b"\n")
+        before = data.rfind(b"\n", 0, max(newline, 0))
+        if newline >= 0 and (before >= 0 or start == 0):
+            return start + newline + 1, data[before + 1 : newline + 1]
+    return 0, b""
+
+
+def _seq(line: bytes, path: Path) -> int:
+    if not line:
         return 0
+    entry = _parse(line)
+    if entry is None:
+        raise _damaged(path, "its last line")
+    return int(entry["seq"])
+
+
+def _write(descriptor: int, data: bytes, end: int, path: Path) -> None:
     try:
-        return int(json.loads(lines[-1])["seq"])
-    except (ValueError, KeyError, TypeError):
-        return len(lines)
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # noqa: TRY301  # as the kernel would say
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, end)
+        raise
 
 
 def _crc(entry: dict[str, Any]) -> str:
@@ -58,27 +94,65 @@ def _crc(entry: dict[str, Any]) -> str:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield every entry; stop before a torn last line; raise WheelhouseError ``journal-damaged`` for any other bad one."""
+    for number, line, last in _lines(path):
+        if last and (not line.endswith(b"\n") or b"\0" in line):  # as the next writer sees it
+            return
+        entry = _parse(line)
+        if entry is None:
+            raise _damaged(path, f"line {number}")
+        yield entry
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield number, text, and whether it is the last, of each line; nothing when there is no journal."""
     if not path.exists():
         return
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            entry = _parse(line)
-            if entry is None:
-                if not line.endswith(b"\n"):
-                    return
-                raise WheelhouseError(
-                    "journal-damaged",
-                    f"{path} is damaged in line {number}",
-                    help="put the line right from a copy, or cut the file there: later changes are then unknown",
-                )
-            yield entry
+        line, number = stream.readline(), 1
+        while line:
+            following = stream.readline()
+            yield number, line, not following
+            line, number = following, number + 1
+
+
+def _damaged(path: Path, where: str) -> WheelhouseError:
+    return WheelhouseError(
+        "journal-damaged",
+        f"{path} is damaged: {where} is no entry",
+        help="put a copy in its place, or go on without the bad lines: wheels that only they knew come back unpublished",
+        run=("spark-build wheels reindex --salvage",),
+    )
+
+
+def salvage(path: Path) -> int:
+    """Leave a journal without its bad lines and return how many those were; the old one stays as ``<name>.damaged-<n>``.
+
+    Each entry vouches for itself, so the good ones hold without the others. The caller holds the write lock.
+    """
+    good, bad = [], 0
+    for _number, line, _last in _lines(path):
+        if _parse(line) is None or not line.endswith(b"\n"):
+            bad += 1
+        else:
+            good.append(line)
+    if not bad:
+        return 0
+    fresh = path.with_name(f".{path.name}.new")
+    durable.write_synced(fresh, b"".join(good))
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    os.link(path, aside)
+    fresh.replace(path)
+    durable.sync_folder(path.parent)
+    return bad
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(entry, dict) or entry.get("crc") != _crc(entry):
-        return None
-    return entry
+        if isinstance(entry, dict) and entry.get("crc") == _crc(entry) and isinstance(entry.get("seq"), int):
+            return entry
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return None

@@ -1,8 +1,13 @@
-"""Locks between processes: ``flock`` on a file that says who holds it. The kernel lets go of them when a holder dies."""
+"""Locks between processes: ``flock`` on a file that says who holds it. The kernel lets go of them when a holder dies.
+
+A lock file may be deleted by whoever holds it (`discard`): who then gets the lock of a file that has lost its name begins
+again with the new one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["held", "is_held"]
+__all__ = ["claim", "discard", "folder_lock", "held", "is_claimed", "is_held"]
 
 _POLL_S = 0.1
 
@@ -26,38 +31,68 @@ def held(
 ) -> Iterator[None]:
     """Hold the lock `file`; `on_wait` is called once with the holder's words when somebody else has it.
 
-    Raises HostError ``lock-timeout`` after `timeout_s` seconds (None waits for ever).
+    Raises HostError ``lock-timeout`` after `timeout_s` seconds (None waits for ever; 0 asks once), ``unwritable`` or
+    ``disk-full`` when the file can't be made.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = _take(file, on_wait, timeout_s)
     try:
-        _take(descriptor, file, on_wait, timeout_s)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}: {' '.join(sys.argv)[:200]}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # words for whoever waits; on a full disk they are missing, the lock isn't
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()}: {' '.join(sys.argv)[:200]}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, file: Path, on_wait: Callable[[str], None], timeout_s: float | None) -> None:
+def _take(file: Path, on_wait: Callable[[str], None], timeout_s: float | None) -> int:
     started, told = time.monotonic(), False
     while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 400, 0).decode(errors="replace").strip() or "another process"
-            if not told:
-                on_wait(holder)
-                told = True
-            if timeout_s is not None and time.monotonic() - started >= timeout_s:
-                raise HostError(
-                    "lock-timeout",
-                    f"{file.name} is held by {holder} for more than {timeout_s:.0f} s",
-                    help="wait for it, or end that process",
-                ) from None
-            time.sleep(_POLL_S)
-        else:
-            return
+        descriptor = _open(file)
+        if _try(descriptor):
+            if _named(descriptor, file):
+                return descriptor
+            os.close(descriptor)
+            continue
+        holder = os.pread(descriptor, 400, 0).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
+        if not told:
+            on_wait(holder)
+            told = True
+        if timeout_s is not None and time.monotonic() - started >= timeout_s:
+            raise HostError(
+                "lock-timeout",
+                f"the lock {file} is held by {holder}",
+                cause=f"waited {timeout_s:.0f} s" if timeout_s else "",
+                help="wait for it, or end that process",
+            )
+        time.sleep(_POLL_S)
+
+
+def _open(file: Path) -> int:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise HostError("disk-full", f"no space left for the lock {file}", run=("spark-build gc",)) from error
+        raise HostError("unwritable", f"the lock {file} can't be taken", cause=str(error)) from error
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _named(descriptor: int, file: Path) -> bool:
+    """Whether `file` is still the name of what is open."""
+    try:
+        found, own = file.stat(), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
 
 def is_held(file: Path) -> bool:
@@ -67,9 +102,62 @@ def is_held(file: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return not _try(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(file: Path) -> bool:
+    """Delete a lock file that nobody holds; return whether it is gone."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        if not _try(descriptor) or not _named(descriptor, file):
+            return False
+        file.unlink()
         return True
     finally:
         os.close(descriptor)
+
+
+def claim(folder: Path, *, wait: bool) -> int | None:
+    """Return a descriptor that holds `folder` itself until it is closed, or None when another process does.
+
+    With `wait` it is waited for. Raises FileNotFoundError.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether some process holds `folder` itself; a file in its place isn't held, and what is gone needs nobody."""
+    try:
+        descriptor = claim(folder, wait=False)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    if descriptor is None:
+        return True
+    os.close(descriptor)
     return False
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Hold `folder` itself, with others or alone; needs no right to write. For moments only: it waits without a word."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

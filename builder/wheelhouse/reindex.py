@@ -1,117 +1,157 @@
-"""Making the catalogue anew, and holding it against the files."""
+"""Making the catalogue anew from wheels and journal.
+
+Others may have the old one open meanwhile: they go on reading what it held, and open the new one before they next write
+(`Catalogue.refresh`). The wheels are read before the write lock is taken, so that builds wait for moments only.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from builder.digest import sha256_bytes, sha256_file
-from builder.errors import CheckRefused
+from builder.errors import CheckRefused, SparkError
 from builder.stages import Stored
+from builder.values import dataclass, replace
 from builder.wheel import read
-from builder.wheelhouse import filesystem, journal, locks
+from builder.wheelhouse import connection, filesystem, journal, locks, publish, store
 from builder.wheelhouse.catalogue import Catalogue
-from builder.wheelhouse.publish import stored_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from builder.wheelhouse.store import Wheelhouse
-
-__all__ = ["Finding", "Report", "reindex", "verify"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A file that isn't what the catalogue says."""
-
-    kind: Literal["missing", "changed", "unlisted"]
-    path: Path
-    text: str
+__all__ = ["Report", "files", "reindex"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a reindex found: wheels that are listed again, and files that came back unpublished or not at all."""
+    """What a reindex found.
+
+    `listed` wheels are there again as they were; `unpublished` are files that the journal doesn't know; `left_out` are files
+    that can't be listed, each with the reason; `missing` were published and their files are gone; `salvaged` is the number
+    of bad lines that were taken out of the journal.
+    """
 
     listed: int
     unpublished: tuple[str, ...]
     left_out: tuple[str, ...]
+    missing: tuple[str, ...]
+    salvaged: int
 
 
-def verify(house: Wheelhouse) -> tuple[Finding, ...]:
-    """Hash every wheel again and return what differs from the catalogue, by path."""
-    listed = {wheel.path: wheel for wheel in house.list_wheels(include_unpublished=True)}
-    findings = [
-        Finding(kind="unlisted", path=path, text="not in the catalogue")
-        for path in _files(house.root)
-        if path not in listed
-    ]
-    with ThreadPoolExecutor() as pool:
-        for wheel, found in zip(listed.values(), pool.map(_digest, listed), strict=True):
-            if found is None:
-                findings.append(Finding(kind="missing", path=wheel.path, text="the file isn't there"))
-            elif found != wheel.sha256:
-                text = f"sha256 is {found}, the catalogue says {wheel.sha256}"
-                findings.append(Finding(kind="changed", path=wheel.path, text=text))
-    return tuple(sorted(findings, key=lambda one: one.path))
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return sha256_file(path)
-    except FileNotFoundError:
-        return None
-
-
-def _files(root: Path) -> Iterator[Path]:
+def files(root: Path) -> Iterator[Path]:
+    """Yield every wheel file, by project and name."""
     for folder in sorted((root / "wheels").iterdir()):
         if folder.is_dir() and folder.name != ".incoming":
             yield from sorted(folder.glob("*.whl"))
 
 
-def reindex(root: Path, *, clock: Callable[[], float]) -> Report:
-    """Make the catalogue of `root` anew from wheels and journal, and swap it in.
+def reindex(
+    root: Path,
+    *,
+    clock: Callable[[], float],
+    salvage: bool = False,
+    on_read: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Report:
+    """Make the catalogue of `root` anew and swap it in; the old one stays when that fails.
 
-    Wheels that the journal published come back as they were; one that it doesn't know comes back unpublished; one that
-    isn't whole is left out. Raises WheelhouseError ``journal-damaged``; the old catalogue then stays.
+    What the journal published comes back as it was, with its inputs, plans, channels and what was remembered; what a killed
+    process left is settled; a wheel that the journal doesn't know comes back unpublished; one that isn't whole is left out.
+    `salvage` goes on without the journal's bad lines. `on_read` is told how many of all wheels were read.
+
+    Raises UsageError ``wheelhouse-missing``, WheelhouseError ``journal-damaged``, HostError.
     """
+    if not (root / "wheels").is_dir():
+        raise store.missing(root)
     filesystem.check(root)
-    with locks.held(root / "locks" / "write"):
-        fresh = root / "catalog.new.sqlite3"
-        for suffix in ("", "-wal", "-shm"):
-            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    digests = _Digests()
+    digests.read(list(files(root)), on_read)
+    try:
+        with locks.held(root / "locks" / "write", timeout_s=store.WRITE_WAIT_S):
+            salvaged = journal.salvage(root / "journal.jsonl") if salvage else 0
+            return _rebuild(root, digests, clock, salvaged)
+    except OSError as error:
+        raise store.unwritable(root, error) from error
+
+
+def _rebuild(root: Path, digests: _Digests, clock: Callable[[], float], salvaged: int) -> Report:
+    _settle_in_old(root, clock)
+    replayed = _replay(root)
+    fresh = root / "catalog.new.sqlite3"
+    try:
+        Catalogue.make(fresh)
         catalogue = Catalogue(fresh, root / "wheels")
         try:
-            report = _fill(catalogue, root, clock)
+            missing, wrong = _restore(catalogue, replayed, digests)
+            # A set that was begun and not ended is neither listed nor a stranger: it is completed or undone.
+            publish.recover(store.Wheelhouse(root, catalogue, clock, read_only=False))
+            unpublished, left_out = _take_in_strangers(catalogue, root, digests, clock, wrong)
+            listed = catalogue.rows("SELECT COUNT(*) FROM wheels WHERE state<>'unpublished'")[0][0]
             catalogue.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             catalogue.close()
-        for suffix in ("-wal", "-shm"):
-            (root / f"catalog.sqlite3{suffix}").unlink(missing_ok=True)
-        fresh.replace(root / "catalog.sqlite3")
-        descriptor = os.open(root, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    return report
+        connection.swap(fresh, root / store.CATALOGUE)
+    finally:
+        for left in root.glob(f"{fresh.name}*"):
+            left.unlink()
+    return Report(
+        listed=listed,
+        unpublished=tuple(unpublished),
+        left_out=tuple(left_out),
+        missing=tuple(missing),
+        salvaged=salvaged,
+    )
 
 
-@dataclass(slots=True)
+def _settle_in_old(root: Path, clock: Callable[[], float]) -> None:
+    """Settle what a killed process left in the old catalogue, where it works: this run may be killed before the swap."""
+    with contextlib.suppress(SparkError):
+        catalogue = Catalogue(root / store.CATALOGUE, root / "wheels")
+        with contextlib.closing(catalogue):
+            publish.recover(store.Wheelhouse(root, catalogue, clock, read_only=False))
+
+
+class _Digests:
+    """sha256 of files, each read once while its stat stays the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    def read(self, paths: list[Path], on_read: Callable[[int, int], None]) -> None:
+        """Read all of `paths` in parallel."""
+        with ThreadPoolExecutor() as pool:
+            for number, _found in enumerate(pool.map(self.of, paths), 1):
+                on_read(number, len(paths))
+
+    def of(self, path: Path) -> str | None:
+        """Return the digest, or None when the file isn't there."""
+        try:
+            found = path.stat()
+            mark = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if path not in self._known or self._known[path][0] != mark:
+                self._known[path] = (mark, sha256_file(path))
+        except FileNotFoundError:
+            return None
+        return self._known[path][1]
+
+
 class _Replayed:
-    """What the journal amounts to."""
+    """What the journal amounts to: ended publishes less removals, by file name in their order."""
 
-    wheels: dict[str, tuple[Stored, dict[str, Any]]]
-    plans: dict[str, float]
-    memory: dict[tuple[str, str], Any]
-    names: dict[str, str]
-    positions: list[tuple[str, str]]
+    def __init__(self) -> None:
+        self.wheels: dict[str, tuple[Stored, str | None]] = {}
+        self.inputs: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.plans: dict[str, float] = {}
+        self.memory: dict[tuple[str, str], Any] = {}
+        self.names: dict[str, str] = {}
+        self.channels: dict[str, float] = {}
 
 
 def _replay(root: Path) -> _Replayed:
-    found = _Replayed({}, {}, {}, {}, [])
+    found = _Replayed()
     pending: dict[str, dict[str, Any]] = {}
     for entry in journal.read(root / "journal.jsonl"):
         match entry["op"]:
@@ -129,67 +169,90 @@ def _replay(root: Path) -> _Replayed:
                 _take(found, begun, root)
             case "remove":
                 found.wheels.pop(entry["filename"], None)
-    for entry in pending.values():  # a publish that was killed: what of it is whole is completed here
-        _take(found, entry, root)
     return found
 
 
-def _take(found: _Replayed, entry: dict[str, Any], root: Path) -> None:
+def _take(found: _Replayed, entry: Mapping[str, Any], root: Path) -> None:
     for row in entry["wheels"]:
-        wheel = stored_from(root, row)
-        found.wheels[wheel.filename] = (wheel, entry)
-        found.names[wheel.filename] = wheel.sha256
+        wheel = publish.stored_from(root, row)
+        # One that is published again, since its file was lost, keeps its place in the channel.
+        found.wheels[wheel.filename] = (wheel, entry["channel"])
+        found.names.setdefault(wheel.filename, wheel.sha256)
+        if entry["channel"]:
+            found.channels.setdefault(entry["channel"], wheel.created)
+        if entry["inputs"] is not None:
+            found.inputs[wheel.fingerprint] = (wheel.recipe, entry["inputs"])
 
 
-def _fill(catalogue: Catalogue, root: Path, clock: Callable[[], float]) -> Report:
-    import json  # noqa: PLC0415
-
-    replayed = _replay(root)
-    unpublished, left_out, listed = [], [], 0
+def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tuple[list[str], dict[Path, str]]:
+    """List what the journal published; return the names whose files are gone, and files with other bytes."""
+    missing: list[str] = []
+    wrong: dict[Path, str] = {}
     with catalogue.transaction() as db:
         db.executemany("INSERT INTO plans VALUES (?,?)", replayed.plans.items())
-        db.executemany(
-            "INSERT INTO memory VALUES (?,?,?)",
-            [(kind, key, json.dumps(value)) for (kind, key), value in replayed.memory.items()],
-        )
-        files = {path.name: path for path in _files(root)}
-        for filename, (wheel, entry) in replayed.wheels.items():
-            path = files.pop(filename, None)
-            if path is None:
-                continue
-            if _digest(path) != wheel.sha256:
-                left_out.append(f"{filename}: other bytes than were published")
-                continue
-            metadata = read.inspect(path).metadata
-            catalogue.insert(db, wheel, metadata=metadata, channel=entry["channel"], inputs=entry["inputs"])
-            listed += 1
-        for path in files.values():
+        db.executemany("INSERT INTO names VALUES (?,?)", replayed.names.items())
+        db.executemany("INSERT INTO channels VALUES (?,?)", replayed.channels.items())
+        memory = [(kind, key, json.dumps(value)) for (kind, key), value in replayed.memory.items()]
+        db.executemany("INSERT INTO memory VALUES (?,?,?)", memory)
+        for fingerprint, (recipe, document) in replayed.inputs.items():
+            catalogue.keep_inputs(db, fingerprint, recipe, document)
+        for filename, (wheel, channel) in replayed.wheels.items():
+            found = digests.of(wheel.path)
+            if found is None:
+                missing.append(filename)
+            elif found != wheel.sha256:
+                wrong[wheel.path] = f"{filename}: other bytes than were published"
+            else:
+                metadata = publish.metadata_of(wheel.path)
+                catalogue.insert(db, wheel, metadata=metadata, channel=channel, inputs=None)
+    return missing, wrong
+
+
+def _take_in_strangers(
+    catalogue: Catalogue, root: Path, digests: _Digests, clock: Callable[[], float], wrong: Mapping[Path, str]
+) -> tuple[list[str], list[str]]:
+    """List files that nobody published, unpublished; return their names, and the reasons for those that can't be."""
+    unpublished: list[str] = []
+    left_out = list(wrong.values())
+    listed = {wheel.path for wheel in catalogue.stored("1")}
+    strangers: Iterable[Path] = [path for path in files(root) if path not in listed and path not in wrong]
+    with catalogue.transaction() as db:
+        for path in strangers:
             try:
-                stranger = _stranger(path, clock())
+                wheel, metadata = _stranger(path, catalogue, digests, clock())
             except CheckRefused as error:
                 left_out.append(f"{path.name}: {error.summary}")
                 continue
-            catalogue.insert(db, stranger[0], metadata=stranger[1], channel=None, inputs=None)
+            catalogue.insert(db, wheel, metadata=metadata, channel=None, inputs=None)
             unpublished.append(path.name)
-        db.executemany("INSERT OR IGNORE INTO names VALUES (?,?)", replayed.names.items())
-    return Report(listed=listed, unpublished=tuple(unpublished), left_out=tuple(left_out))
+    return unpublished, left_out
 
 
-def _stranger(path: Path, now: float) -> tuple[Stored, bytes]:
-    """Return a wheel that nobody published, unpublished."""
+def _stranger(path: Path, catalogue: Catalogue, digests: _Digests, now: float) -> tuple[Stored, bytes]:
     read.check(path)
     wheel = read.inspect(path)
+    sha256 = digests.of(path) or wheel.sha256
+    reason = ""
+    if path.parent.name != wheel.project:
+        reason = f"lies in {path.parent.name}/, not in {wheel.project}/"
+    for row in catalogue.rows("SELECT sha256 FROM names WHERE filename=?", (path.name,)):
+        if row[0] != sha256:
+            reason = "its name stands for other bytes"
+    for other in catalogue.stored("sha256=?", (sha256,)):
+        reason = f"holds the same bytes as {other.filename}"
+    if reason:
+        raise CheckRefused("wheel-stranger", reason)
     stored = Stored(
         output=wheel.output,
         project=wheel.project,
         version=wheel.version,
         filename=wheel.filename,
         path=path,
-        sha256=wheel.sha256,
+        sha256=sha256,
         size=wheel.size,
         fingerprint="",
         recipe="",
-        created=now,
+        created=int(now * 1000) / 1000,
         requires_python=wheel.requires_python,
         metadata_sha256=sha256_bytes(wheel.metadata),
     )

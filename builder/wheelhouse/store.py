@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from builder.errors import HostError, UsageError
+from builder.errors import HostError, UsageError, WheelhouseError
 from builder.plan import Known
-from builder.wheelhouse import filesystem, journal, locks, publish
-from builder.wheelhouse.catalogue import Catalogue
+from builder.wheelhouse import filesystem, journal, locks
+from builder.wheelhouse.catalogue import BUSY_S, Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from builder.stages import Stored, Wheel
 
-__all__ = ["Wheelhouse"]
+__all__ = ["CATALOGUE", "Wheelhouse", "missing", "unwritable"]
+
+CATALOGUE = "catalog.sqlite3"
+
+#: How long a change of state waits for others, whose changes take moments; a reindex reads the wheels beforehand.
+WRITE_WAIT_S = 120.0
 
 #: So many older builds are looked at for the nearest one.
 KNOWN_LIMIT = 8
@@ -36,34 +41,48 @@ class Wheelhouse:
 
     @classmethod
     def open(
-        cls, root: Path, *, clock: Callable[[], float], create: bool = True, read_only: bool = False
+        cls,
+        root: Path,
+        *,
+        clock: Callable[[], float],
+        create: bool = True,
+        read_only: bool = False,
+        busy_s: float = BUSY_S,
     ) -> Wheelhouse:
         """Return the wheelhouse at `root`, made when it isn't there and `create` is set.
 
-        What a killed publish left is completed or undone first. A folder that can't be written is opened immutable when
-        it holds a catalogue. Raises HostError ``unwritable``, ``network-filesystem``, ``catalogue-locked``; WheelhouseError
-        ``catalogue-damaged``; UsageError ``wheelhouse-missing`` without `create`.
+        What a killed publish or removal left is completed or undone first. A folder that can't be written is opened for
+        reading when it holds a catalogue. `busy_s` is how long another process may hold the catalogue.
+
+        Raises HostError ``unwritable``, ``disk-full``, ``network-filesystem``, ``catalogue-locked``; WheelhouseError
+        ``catalogue-damaged``, ``catalogue-missing`` (the journal tells of wheels); UsageError ``wheelhouse-missing`` without
+        `create`.
         """
-        exists = (root / "catalog.sqlite3").exists()
-        if not exists and (read_only or not create):
-            raise UsageError(
-                "wheelhouse-missing", f"there is no wheelhouse at {root}", run=("spark-build recipe flashinfer",)
-            )
-        if exists and not os.access(root, os.W_OK):
-            read_only = True
-        if not read_only:
-            filesystem.check(root)
-            try:
-                (root / "wheels").mkdir(parents=True, exist_ok=True)
-                (root / "builds").mkdir(exist_ok=True)
-            except OSError as error:
-                raise unwritable(root, error) from error
-            if not os.access(root, os.W_OK):
-                raise unwritable(root, PermissionError(13, "Permission denied"))
-        catalogue = Catalogue(root / "catalog.sqlite3", root / "wheels", read_only=read_only)
+        path = root / CATALOGUE
+        try:
+            exists = path.exists()
+            if not exists and _begun(root):
+                raise WheelhouseError(
+                    "catalogue-missing",
+                    f"{root} has wheels and no catalogue",
+                    help="wheels, their records and the journal hold all that it held; make it anew",
+                    run=("spark-build wheels reindex",),
+                )
+            if not exists and (read_only or not create):
+                raise missing(root)
+            read_only = read_only or (exists and not os.access(root, os.W_OK))
+            if not read_only:
+                _prepare(root)
+        except OSError as error:
+            raise unwritable(root, error) from error
+        catalogue = Catalogue(path, root / "wheels", read_only=read_only, busy_s=busy_s)
         house = cls(root, catalogue, clock, read_only=read_only)
-        if not read_only:
-            publish.recover_if_needed(house)
+        try:
+            if not read_only:
+                _recover_if_needed(house)
+        except BaseException:
+            house.close()
+            raise
         return house
 
     def close(self) -> None:
@@ -116,7 +135,7 @@ class Wheelhouse:
     def inputs(self, fingerprint: str) -> dict[str, Any] | None:
         """Return the inputs document of a stored build."""
         rows = self.catalogue.rows("SELECT document FROM inputs WHERE fingerprint=?", (fingerprint,))
-        return json.loads(rows[0][0]) if rows else None
+        return self.catalogue.document(rows[0][0]) if rows else None
 
     def known(self, recipe: str, *, limit: int = KNOWN_LIMIT) -> tuple[Known, ...]:
         """Return the newest stored builds of `recipe`, newest first."""
@@ -125,7 +144,9 @@ class Wheelhouse:
             "WHERE w.recipe=? GROUP BY w.fingerprint ORDER BY at DESC LIMIT ?",
             (recipe, limit),
         )
-        return tuple(Known(fingerprint=row[0], created=row[1], document=json.loads(row[2])) for row in rows)
+        return tuple(
+            Known(fingerprint=row[0], created=row[1], document=self.catalogue.document(row[2])) for row in rows
+        )
 
     def metadata(self, sha256: str) -> bytes:
         """Return the METADATA of a stored wheel."""
@@ -158,7 +179,7 @@ class Wheelhouse:
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what was remembered under `kind` and `key`, or None."""
         rows = self.catalogue.rows("SELECT value FROM memory WHERE kind=? AND key=?", (kind, key))
-        return json.loads(rows[0][0]) if rows else None
+        return self.catalogue.document(rows[0][0]) if rows else None
 
     def remember(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value`; `reindex` brings it back. Does nothing in a read-only wheelhouse."""
@@ -169,20 +190,32 @@ class Wheelhouse:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?,?,?)", (kind, key, json.dumps(value)))
 
     def forget(self, kind: str, key: str) -> None:
-        """Drop what was remembered."""
+        """Drop what was remembered. Does nothing in a read-only wheelhouse."""
+        if self.read_only:
+            return
         with self.writing(), self.catalogue.transaction() as db:
             self.note("forget", kind=kind, key=key)
             db.execute("DELETE FROM memory WHERE kind=? AND key=?", (kind, key))
 
     # --- changing
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Hold the one write lock; the journal has one writer at a time."""
-        return locks.held(self.root / "locks" / "write")
+    @contextlib.contextmanager
+    def writing(self, *, timeout_s: float = WRITE_WAIT_S) -> Iterator[None]:
+        """Hold the one write lock; the journal has one writer at a time, and writes to the catalogue that is in place."""
+        with locks.held(self.root / "locks" / "write", timeout_s=timeout_s):
+            self.catalogue.refresh()
+            yield
 
     def note(self, op: str, **values: Any) -> None:  # noqa: ANN401  # any JSON
-        """Append to the journal; the write lock is held."""
-        journal.append(self.root / "journal.jsonl", now=self.clock(), op=op, **values)
+        """Append to the journal; the write lock is held. Raises HostError ``disk-full`` or ``unwritable``."""
+        try:
+            journal.append(self.root / "journal.jsonl", now=self.clock(), op=op, **values)
+        except OSError as error:
+            raise self.cannot_write(error) from error
+
+    def cannot_write(self, error: OSError) -> HostError:
+        """Return what the system said, in our words."""
+        return unwritable(self.root, error)
 
     def publish(
         self,
@@ -198,6 +231,8 @@ class Wheelhouse:
 
         Raises WheelhouseError ``name-taken``, HostError ``disk-full`` or ``unwritable``; nothing half-done stays.
         """
+        from builder.wheelhouse import publish  # noqa: PLC0415  # not on the hit path
+
         return publish.publish(
             self,
             wheels,
@@ -206,15 +241,16 @@ class Wheelhouse:
             ),
         )
 
+    def channels(self, wheel: Stored) -> tuple[str, ...]:
+        """Return the channels that name a wheel, by name."""
+        rows = self.catalogue.rows("SELECT channel FROM members WHERE sha256=? ORDER BY channel", (wheel.sha256,))
+        return tuple(str(row[0]) for row in rows)
+
     def remove(self, wheel: Stored) -> None:
         """Take a wheel and its records out. Its name stays tied to its bytes."""
-        with self.writing():
-            self.note("remove", filename=wheel.filename, sha256=wheel.sha256)
-            with self.catalogue.transaction() as db:
-                db.execute("DELETE FROM members WHERE sha256=?", (wheel.sha256,))
-                db.execute("DELETE FROM wheels WHERE sha256=?", (wheel.sha256,))
-            for file in (wheel.path, publish.sidecar(wheel.path)):
-                file.unlink(missing_ok=True)
+        from builder.wheelhouse import publish  # noqa: PLC0415
+
+        publish.remove(self, wheel)
 
     # --- locks
 
@@ -235,10 +271,53 @@ class Wheelhouse:
             yield
 
 
+def _recover_if_needed(house: Wheelhouse) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if any((house.root / "wheels" / ".incoming").iterdir()):
+            from builder.wheelhouse import publish  # noqa: PLC0415  # not on the hit path
+
+            publish.recover_if_needed(house)
+
+
+def _begun(root: Path) -> bool:
+    journal_file = root / "journal.jsonl"
+    return journal_file.exists() and journal_file.stat().st_size > 0
+
+
+def _prepare(root: Path) -> None:
+    """Leave folders and a catalogue; raise OSError or HostError when that can't be."""
+    filesystem.check(root)
+    (root / "wheels").mkdir(parents=True, exist_ok=True)
+    (root / "builds").mkdir(exist_ok=True)
+    if not os.access(root, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
+    path = root / CATALOGUE
+    if not path.exists():
+        with locks.held(root / "locks" / "write", timeout_s=WRITE_WAIT_S):
+            if not path.exists():  # another process may have been quicker
+                Catalogue.make(path)
+
+
+def missing(root: Path) -> UsageError:
+    """Return the error for a wheelhouse that isn't there."""
+    return UsageError(
+        "wheelhouse-missing",
+        f"there is no wheelhouse at {root}",
+        help="the first build makes it; --wheelhouse names another place",
+        run=("spark-build recipe flashinfer",),
+    )
+
+
 def unwritable(root: Path, error: OSError) -> HostError:
     """Return the error for a folder that can't be written."""
-    if error.errno == 28:  # noqa: PLR2004  # ENOSPC
-        return HostError("disk-full", f"no space left for {root}", run=("spark-build gc",))
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return HostError(
+            "disk-full",
+            f"no space left in {root}",
+            cause=f"{error.strerror}: nothing half-done was left",
+            help="free space, then run the same command again: it goes on where it stopped",
+            run=("spark-build gc",),
+        )
     return HostError(
         "unwritable",
         f"{root} can't be written",

@@ -1,0 +1,79 @@
+"""``spark-build history``: past builds."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from builder.cli.app import App
+    from builder.pipeline.builds import Attempt
+
+__all__ = ["past_lines"]
+
+_HEAD = ("", "when", "recipe", "version", "build", "try", "outcome", "took", "memory")
+_RECIPE, _VERSION, _OUTCOME = 2, 3, 6
+_SYMBOLS = {"ok": "✔", "failed": "✘", "interrupted": "■", "killed": "✘", "running": "▸"}
+
+EXAMPLES = """\
+examples:
+  spark-build history                               the newest attempts of all recipes
+  spark-build history flashinfer --limit 5          then: spark-build log REF
+
+`memory` is the largest process of the build."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("name", nargs="?", metavar="NAME", help="only this recipe")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="so many of the newest (default: 20)")
+    parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
+    parser.add_argument("--json", action="store_true", help="print the attempts as JSON")
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    """Print a table of attempts, newest first."""
+    from builder.pipeline import builds  # noqa: PLC0415  # after the arguments were found good
+    from builder.ui.style import columns  # noqa: PLC0415
+
+    root = app.config().wheelhouse
+    found = builds.attempts(root, recipe=args.name)
+    shown = found[: max(0, args.limit)]
+    if args.json:
+        app.print_json({"attempts": [one.as_json() for one in shown]})
+        return 0
+    if not found:
+        app.stderr.write(f"nothing was built in {root} yet\n")
+        return 0
+    for line in past_lines(shown, width=columns(app.stdout)):
+        app.print(line)
+    if more := len(found) - len(shown):
+        app.stderr.write(f"and {more} older: --limit {len(found)}\n")
+    return 0
+
+
+def past_lines(found: Sequence[Attempt], *, width: int) -> list[str]:
+    """Return a table of attempts: what, how it ended and where it stopped, how long it took, its largest process."""
+    from builder.ui.table import table  # noqa: PLC0415
+
+    return table(_HEAD, [_row(one) for one in found], width=width, shrink=(_RECIPE, _VERSION, _OUTCOME))
+
+
+def _row(one: Attempt) -> tuple[str, ...]:
+    from builder.recipe.units import show_bytes, show_seconds  # noqa: PLC0415
+
+    return (
+        _SYMBOLS[one.outcome],
+        time.strftime("%m-%d %H:%M", time.localtime(one.started)),
+        one.recipe,
+        one.version or "·",
+        one.fingerprint[:10],
+        str(one.attempt),
+        f"{one.outcome} in {one.phase}" if one.phase and one.outcome != "ok" else one.outcome,
+        "·" if one.ms is None else show_seconds(one.ms / 1000),
+        show_bytes(one.peak_bytes) if one.peak_bytes else "·",
+    )

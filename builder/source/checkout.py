@@ -1,0 +1,136 @@
+"""Trees on disk: laid out from a mirror or a repository, with one mode and one time for everybody."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+from builder import proc
+from builder.errors import HostError, SourceError
+from builder.source.mirror import ATTRIBUTES, environment, reason
+from builder.source.place import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from builder.source.mirror import Mirror
+    from builder.source.place import Sources
+
+__all__ = ["DESCRIBE", "describe", "lay_out", "name", "repository", "settle", "version_of"]
+
+_SCANT = 64 << 20
+
+#: The words that setuptools-scm uses, the tool which most projects take their version from.
+DESCRIBE = ("describe", "--tags", "--long", "--match", "*[0-9]*")
+
+
+def describe(mirror: Mirror, commit: str) -> str:
+    """Return what ``git describe`` says of a commit, or an empty text where no tag leads to it."""
+    return mirror.out(*DESCRIBE, commit)
+
+
+def version_of(tags: Iterable[str]) -> str | None:
+    """Return the highest version that a tag names, or None."""
+    found = [tag.removeprefix("v") for tag in tags if re.fullmatch(r"v?\d+(\.\d+)+([-_.]?[a-z]+[-_.]?\d*)*", tag)]
+    if len(found) < 2:  # noqa: PLR2004  # nothing to compare
+        return found[0] if found else None
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415
+
+    def order(text: str) -> tuple[bool, Version]:
+        try:
+            return True, Version(text)
+        except InvalidVersion:
+            return False, Version("0")
+
+    return max(found, key=order)
+
+
+def repository(dest: Path, sources: Sources, *, objects: Path, origin: str, commit: str) -> None:
+    """Leave a git repository at `dest` with HEAD at `commit` and no other ref; its objects are those at `objects`."""
+    env = environment(sources)
+    dest.mkdir(parents=True, exist_ok=True)
+    _must(["git", "init", "-q", "--template=", str(dest)], sources, dest)
+    folder = dest / ".git"
+    write_atomic(folder / "info" / "attributes", ATTRIBUTES.encode())
+    write_atomic(folder / "objects" / "info" / "alternates", f"{objects}\n".encode())
+    if (shallow := objects.parent / "shallow").exists():
+        shutil.copyfile(shallow, folder / "shallow")
+    for words in (["remote", "add", "origin", origin], ["update-ref", "--no-deref", "HEAD", commit]):
+        _must(["git", "-C", str(dest), *words], sources, dest, env)
+
+
+def lay_out(mirror: Mirror, dest: Path, *, commit: str, tree: str) -> None:
+    """Leave `tree` at `dest` in a repository whose HEAD is `commit`."""
+    shutil.rmtree(dest, ignore_errors=True)
+    repository(dest, mirror.sources, objects=mirror.path / "objects", origin=mirror.url, commit=commit)
+    words = ["git", "-C", str(dest), "read-tree", "-u", "--reset", tree]
+    done = proc.capture(words, env=environment(mirror.sources))
+    if done.ok:
+        return
+    # Git doesn't say why it is "unable to write file".
+    if "No space left" in done.err or ("unable to write" in done.err and shutil.disk_usage(dest).free < _SCANT):
+        raise _full(dest)
+    if mirror.damaged():
+        raise mirror.broken(reason(done))
+    raise SourceError(
+        "checkout",
+        f"{mirror.url} can't be laid out",
+        cause=reason(done),
+        run=(f"rm -rf {mirror.path}", f"spark-build fetch {mirror.sources.recipe}"),
+    )
+
+
+def name(mirror: Mirror, dest: Path, commit: str, described: str | None) -> None:
+    """Put the one tag that `described` names into the repository at `dest`.
+
+    Raises SourceError ``tag-moved`` when the tag means something else by now than when the source was pinned.
+    """
+    if not described:
+        return
+    tag = described.rsplit("-", 2)[0]
+    if target := mirror.out("rev-parse", "--verify", "-q", f"refs/tags/{tag}"):
+        _must(["git", "-C", str(dest), "update-ref", f"refs/tags/{tag}", target], mirror.sources, dest)
+    done = proc.capture(["git", "-C", str(dest), *DESCRIBE, commit], env=environment(mirror.sources))
+    if done.out.strip() != described:
+        raise SourceError(
+            "tag-moved",
+            f"the tag {tag} of {mirror.url} isn't where it was when this was planned",
+            cause=f"{commit[:12]} was {described}, and is {done.out.strip() or 'without a tag'} now",
+            help="plan again: versions are made of tags, so this is another build",
+            run=(f"spark-build recipe {mirror.sources.recipe}",),
+        )
+
+
+def settle(folder: Path, epoch: int) -> None:
+    """Give every file mode 644 or 755 and every time stamp `epoch`, whatever umask and time zone made them.
+
+    Ninja and setuptools compare times, and modes get into wheels. Git's own folders are left alone.
+    """
+    for root, folders, files in os.walk(folder):
+        folders[:] = [entry for entry in folders if entry != ".git"]
+        for entry in (*files, *folders):
+            path = os.path.join(root, entry)  # noqa: PTH118  # 50,000 of them
+            mode = os.lstat(path).st_mode
+            if not stat.S_ISLNK(mode):
+                os.chmod(path, 0o755 if stat.S_ISDIR(mode) or mode & 0o100 else 0o644)  # noqa: PTH101
+            os.utime(path, (epoch, epoch), follow_symlinks=False)
+    folder.chmod(0o755)
+    os.utime(folder, (epoch, epoch))
+
+
+def _must(words: list[str], sources: Sources, dest: Path, env: dict[str, str] | None = None) -> None:
+    done = proc.capture(words, env=env or environment(sources))
+    if not done.ok:
+        if "No space left" in done.err:
+            raise _full(dest)
+        raise SourceError("checkout", f"{dest} can't be made a repository", cause=reason(done), run=(" ".join(words),))
+
+
+def _full(dest: Path) -> HostError:
+    return HostError(
+        "disk-full", f"no space left to lay out {dest.name}", cause=str(dest.parent), run=("spark-build gc",)
+    )

@@ -1,0 +1,37 @@
+"""A timer of its own thread: what runs long has to be shown even when nothing happens."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Beat"]
+
+
+class Beat:
+    """Calls `tick` every `period_s` seconds from `start` to `stop`; a daemon, so that it never holds the process up."""
+
+    def __init__(self, tick: Callable[[], None], *, period_s: float) -> None:
+        self._tick = tick
+        self._period_s = period_s
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; does nothing the second time or after `stop`."""
+        if self._thread is None and not self._ended.is_set():
+            self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End; no call of `tick` begins after this returns."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(self._period_s + 1)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._period_s):
+            self._tick()

@@ -1,0 +1,412 @@
+"""Build environments by the real uv, from indexes of tiny wheels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from builder import buildenv
+from builder.errors import HostError, RecipeError, SourceError
+from tests.source_kit import Reply, index_pages, serving, sha256, tiny_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builder.errors import SparkError
+    from builder.stages import EnvLock
+    from tests.source_kit import Server
+
+
+class Bench:
+    """An index, a cache of its own, and the two calls."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.index = root / "index"
+        self.index.mkdir()
+        self.url = self.index.as_uri()
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "UV_CACHE_DIR": str(root / "cache"),
+            "UV_HTTP_RETRIES": "0",
+        }
+
+    def wheel(self, name: str, version: str, *requires: str, more: str = "", script: bool = False) -> Path:
+        made = tiny_wheel(self.index / name, name, version, requires=requires, more=more, script=script)
+        index_pages(self.index)
+        return made
+
+    def lock(self, *requirements: str, constraints: tuple[str, ...] = (), torch: str | None = None) -> EnvLock:
+        return buildenv.resolve(
+            requirements,
+            output="tiny",
+            constraints=constraints,
+            python=sys.executable,
+            index_url=self.url,
+            env=self.env,
+            scratch=self.root / "scratch",
+            torch=torch,
+        )
+
+    def create(self, lock: EnvLock, *, offline: bool = False, inside: Path | None = None, name: str = "venv") -> Path:
+        venv = self.root / name
+        buildenv.create(
+            lock,
+            venv,
+            inside=inside or venv,
+            python=sys.executable,
+            index_url=self.url,
+            env=self.env,
+            offline=offline,
+            log=self.root / "logs" / "env.log",
+            on_line=lambda _line: None,
+        )
+        return venv
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    made = Bench(tmp_path)
+    made.wheel("beta", "1.0")
+    made.wheel("beta", "2.0", script=True)
+    made.wheel(
+        "alpha",
+        "1.0",
+        "beta>=1",
+        "gamma; python_version<'3'",
+        "delta[fast]; extra == 'fast'",
+        more="Provides-Extra: fast\n",
+    )
+    made.wheel("delta", "1.0", "epsilon; extra == 'fast'", more="Provides-Extra: fast\n")
+    made.wheel("epsilon", "1.0")
+    made.wheel("old", "1.0", "beta<2")
+    made.wheel("torch", "2.14.0")
+    made.wheel("needs-torch", "1.0", "torch")
+    return made
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as made:
+        yield made
+
+
+def serve(bench: Bench, server: Server, *, login: str | None = None) -> None:
+    """Answer for all files of the folder."""
+    for folder in bench.index.iterdir():
+        for file in folder.iterdir():
+            kind = "text/html" if file.name == "index.html" else "application/octet-stream"
+            path = f"/simple/{folder.name}/{'' if file.name == 'index.html' else file.name}"
+            good = Reply(file.read_bytes(), headers={"Content-Type": kind})
+            refused = Reply(status=401, headers={"WWW-Authenticate": "Basic"})
+            server.replies[path] = lambda asked, good=good, refused=refused: (
+                good if login in {None, asked.get("authorization")} else refused
+            )
+
+
+def versions(lock: EnvLock) -> dict[str, str]:
+    return {one.name: one.version for one in lock.packages}
+
+
+# --- what is required ---
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Foo.Bar_baz>=1", "foo-bar-baz"), (" a--b [x,y] ; python_version>'3'", "a-b"), ("torch==2", "torch"), ("", "")],
+)
+def test_names_compare_as_pep_503_says(text: str, name: str) -> None:
+    assert buildenv.normalised(text) == name
+
+
+PYPROJECT = b"""
+[build-system]
+requires = ["setuptools>=61", "Torch==2.1.*", "Ninja ; sys_platform == 'linux'", "cmake[x]>3"]
+build-backend = "pkg.backend:obj"
+backend-path = ["."]
+"""
+
+
+def test_the_recipe_changes_what_the_project_asks_for() -> None:
+    found = buildenv.requires(PYPROJECT, add=("extra==1", "setuptools>=61"), remove=("NINJA",), pin_torch="2.14.0")
+    assert found == ("setuptools>=61", "cmake[x]>3", "torch==2.14.0", "extra==1")
+    assert buildenv.requires(PYPROJECT, add=(), remove=("torch", "cmake"), pin_torch=None) == (
+        "setuptools>=61",
+        "Ninja ; sys_platform == 'linux'",
+    )
+    assert buildenv.backend(PYPROJECT) == buildenv.Backend(name="pkg.backend:obj", path=(".",))
+
+
+@pytest.mark.parametrize("text", [None, b"", b"[project]\nname = 'x'\n"])
+def test_without_a_table_pep_517s_defaults_hold(text: bytes | None) -> None:
+    assert buildenv.requires(text, add=(), remove=(), pin_torch=None) == buildenv.DEFAULT_REQUIRES
+    assert buildenv.backend(text).name == buildenv.DEFAULT_BACKEND
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[",
+        b"\xff",
+        b"build-system = 1",
+        b"[build-system]\nrequires = 'x'",
+        b"[build-system]\nrequires = [1]",
+        b"[build-system]\nbuild-backend = 1",
+    ],
+)
+def test_a_table_that_is_none_is_told(text: bytes) -> None:
+    with pytest.raises(RecipeError) as caught:
+        buildenv.requires(text, add=(), remove=(), pin_torch=None)
+    assert caught.value.code == "pyproject"
+
+
+# --- resolving ---
+
+
+def test_a_lock_has_exact_versions_with_the_hashes_of_the_index(bench: Bench) -> None:
+    lock = bench.lock("Alpha[fast]")
+    assert versions(lock) == {"alpha": "1.0", "beta": "2.0", "delta": "1.0", "epsilon": "1.0"}
+    for one in lock.packages:
+        file = next((bench.index / one.name).glob(f"*-{one.version}-*.whl"))
+        assert one.sha256 == (sha256(file.read_bytes()),)
+    assert str(bench.root) not in lock.text
+    assert bench.lock("alpha").identity() != lock.identity()
+
+
+def test_constraints_bind_and_add_nothing(bench: Bench) -> None:
+    assert versions(bench.lock("alpha", constraints=("beta<2", "epsilon==7"))) == {"alpha": "1.0", "beta": "1.0"}
+
+
+def test_nothing_required_asks_nobody(bench: Bench) -> None:
+    shutil.rmtree(bench.index)
+    lock = bench.lock()
+    assert (lock.packages, lock.text) == ((), "")
+    assert (bench.create(lock) / "bin" / "python").exists()
+
+
+def test_torch_never_comes_by_accident(bench: Bench) -> None:
+    with pytest.raises(RecipeError) as caught:
+        bench.lock("needs-torch")
+    assert (caught.value.code, caught.value.exit_code) == ("torch-by-accident", 2)
+    assert "torch 2.14.0" in caught.value.cause
+    assert versions(bench.lock("needs-torch", "torch==2.14.0", torch="2.14.0"))["torch"] == "2.14.0"
+
+
+def test_what_cant_be_met_is_told_in_words(bench: Bench) -> None:
+    (bench.index / "source").mkdir()
+    (bench.index / "source" / "source-1.0.tar.gz").write_bytes(b"x")
+    index_pages(bench.index)
+    wheel = next((bench.index / "beta").glob("*.whl"))
+    cases: list[tuple[tuple[str, ...], str, type[SparkError]]] = [
+        (("old", "beta==2.0"), "requirement-conflict", RecipeError),
+        (("nope",), "requirement-missing", SourceError),
+        (("beta==7",), "requirement-conflict", RecipeError),
+        (("source",), "requirement-no-wheel", RecipeError),
+        (("beta ===! 2",), "requirement-wrong", RecipeError),
+        ((f"beta @ {wheel.as_uri()}",), "requirement-url", RecipeError),
+    ]
+    for requirements, code, kind in cases:
+        with pytest.raises(kind) as caught:
+            bench.lock(*requirements)
+        assert caught.value.code == code, requirements
+        assert "tiny" in caught.value.summary
+        assert caught.value.cause
+        assert caught.value.help
+    with pytest.raises(RecipeError) as conflict:
+        bench.lock("old", "beta==2.0")
+    assert "beta<2" in conflict.value.cause
+
+
+def test_an_index_that_cant_be_reached_is_told_without_its_login(bench: Bench) -> None:
+    bench.url = "http://us3r:s3cret@127.0.0.1:9/simple"
+    with pytest.raises(SourceError) as caught:
+        bench.lock("alpha")
+    assert (caught.value.code, caught.value.exit_code) == ("index-unreachable", 4)
+    assert "127.0.0.1:9" in caught.value.cause
+    assert "s3cret" not in str(caught.value.as_json())
+
+
+def test_a_python_that_isnt_there_is_told(bench: Bench) -> None:
+    with pytest.raises(HostError) as caught:
+        buildenv.resolve(
+            ("alpha",), output="tiny", constraints=(), python="/nonexistent/python3", index_url=bench.url,
+            env=bench.env, scratch=bench.root, torch=None,
+        )  # fmt: skip
+    assert (caught.value.code, caught.value.exit_code) == ("python-missing", 3)
+
+
+def test_settings_of_the_callers_project_and_environment_have_no_say(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.root / "pyproject.toml").write_text('[tool.uv]\nconstraint-dependencies = ["beta<2"]\n')
+    (bench.root / "constraints").write_text("beta<2\n")
+    monkeypatch.chdir(bench.root)
+    bench.env |= {
+        "UV_CONSTRAINT": str(bench.root / "constraints"),
+        "UV_PYTHON": "3.7",
+        "UV_SYSTEM_PYTHON": "1",
+        "UV_OFFLINE": "1",
+    }
+    lock = bench.lock("alpha")
+    assert versions(lock)["beta"] == "2.0"
+    assert (bench.create(lock) / "bin" / "beta").exists()
+
+
+# --- filling ---
+
+
+def inside(venv: Path, code: str) -> str:
+    words = [str(venv / "bin" / "python"), "-I", "-c", code]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_environment_holds_what_is_locked_and_nothing_else(bench: Bench) -> None:
+    venv = bench.create(bench.lock("alpha"))
+    listing = "import importlib.metadata as m; print(sorted(d.name + d.version for d in m.distributions()))"
+    assert inside(venv, listing) == "['alpha1.0', 'beta2.0']"
+    installed = venv / "lib" / f"python3.{sys.version_info[1]}" / "site-packages" / "beta" / "__init__.py"
+    assert installed.stat().st_nlink == 1  # a copy: uv's cache doesn't notice what a build writes
+    again = next((bench.root / "logs").iterdir()).stat().st_size
+    bench.create(bench.lock("alpha"))
+    assert next((bench.root / "logs").iterdir()).stat().st_size == again
+    assert bench.create(bench.lock("beta<2")) == venv
+    assert inside(venv, listing) == "['beta1.0']"
+
+
+def test_scripts_name_the_path_inside(bench: Bench, tmp_path: Path) -> None:
+    other = tmp_path / "seen" / "here"
+    venv = bench.create(bench.lock("beta"), inside=other)
+    assert (venv / "bin" / "beta").read_text().startswith(f"#!{other}/bin/python")
+    assert not [
+        file.name
+        for file in (venv / "bin").iterdir()
+        if not file.is_symlink() and os.fsencode(venv) in file.read_bytes()
+    ]
+    other.parent.mkdir()
+    other.symlink_to(venv)
+    assert subprocess.run([other / "bin" / "beta"], check=True, capture_output=True, text=True).stdout == "2.0\n"
+
+
+def test_a_long_path_works_too(bench: Bench) -> None:
+    venv = bench.create(bench.lock("beta"), name="x" * 120, inside=Path("/sb/tiny/venv"))
+    script = (venv / "bin" / "beta").read_text()
+    assert "/sb/tiny/venv/bin/python" in script
+    assert "xxxx" not in script
+
+
+def test_what_was_fetched_once_needs_no_network(bench: Bench, server: Server) -> None:
+    serve(bench, server)
+    bench.url = f"{server.url}/simple"
+    lock = bench.lock("alpha")
+    with pytest.raises(SourceError) as caught:
+        bench.create(lock, offline=True)
+    assert (caught.value.code, caught.value.exit_code) == ("requirement-offline", 4)
+    assert caught.value.run == ("spark-build fetch NAME",)
+    bench.create(lock)
+    server.close()
+    assert inside(bench.create(lock, offline=True, name="second"), "import beta; print(beta.version)") == "2.0"
+
+
+def test_a_login_for_the_index_is_used_and_kept_nowhere(bench: Bench, server: Server) -> None:
+    serve(bench, server, login="Basic dXMzcjpzM2NyZXQ=")
+    bench.url = f"{server.url}/simple"
+    with pytest.raises(SourceError) as caught:
+        bench.lock("beta")
+    assert caught.value.code in {"index-unreachable", "requirement-missing"}
+    bench.url = f"{server.url.replace('://', '://us3r:s3cret@')}/simple"
+    lock = bench.lock("beta")
+    assert "s3cret" not in lock.text
+    venv = bench.create(lock)
+    kept = [file for folder in (venv, bench.root / "logs", bench.root / "scratch") for file in folder.rglob("*")]
+    assert not [file for file in kept if file.is_file() and b"s3cret" in file.read_bytes()]
+
+
+def test_other_bytes_under_a_locked_name_are_refused(bench: Bench) -> None:
+    lock = bench.lock("beta")
+    bench.wheel("beta", "2.0", more="Summary: replaced\n")
+    with pytest.raises(SourceError) as caught:
+        bench.create(lock)
+    assert (caught.value.code, caught.value.exit_code) == ("requirement-hash", 4)
+    assert not (bench.root / "venv" / "spark-build.lock").exists()
+    shutil.rmtree(bench.index / "beta")
+    with pytest.raises(SourceError) as caught:
+        bench.create(lock)
+    assert caught.value.code == "requirement-gone"
+    assert caught.value.run == ("spark-build recipe NAME --relock",)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.test_buildenv import Bench
+bench = Bench.__new__(Bench)
+bench.__dict__.update(eval(sys.argv[1]))
+print("go", flush=True)
+bench.create(bench.lock("alpha"))
+"""
+
+
+def test_one_that_was_killed_is_made_anew(bench: Bench) -> None:
+    lock = bench.lock("alpha")
+    state = repr({"root": bench.root, "index": bench.index, "url": bench.url, "env": bench.env}).replace("Posix", "")
+    for delay in (0.05, 0.15, 0.25, 0.4):
+        words = [sys.executable, "-c", CHILD, state]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path.cwd(), text=True) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(delay)
+            child.send_signal(signal.SIGKILL)
+    # A killed parent's uv may still be at it for a moment: the build lock keeps others away, here only time does.
+    time.sleep(0.5)
+    assert inside(bench.create(lock), "import alpha, beta; print(beta.version)") == "2.0"
+    (bench.root / "venv" / "spark-build.lock").unlink()
+    shutil.rmtree(bench.root / "venv" / "lib")
+    assert inside(bench.create(lock), "import alpha, beta; print(beta.version)") == "2.0"
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_as_such(bench: Bench) -> None:
+    big = bench.wheel("big", "1.0")
+    with __import__("zipfile").ZipFile(big, "a") as archive:
+        archive.writestr("big/data.bin", os.urandom(3_000_000))
+    index_pages(bench.index)
+    lock = bench.lock("big")
+    small = bench.root / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(small)], check=True)
+    try:
+        with pytest.raises(HostError) as caught:
+            bench.create(lock, name="small/venv")
+        assert (caught.value.code, caught.value.exit_code, caught.value.run) == ("disk-full", 3, ("spark-build gc",))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_torchs_facts_are_those_of_the_interpreter(bench: Bench, tmp_path: Path) -> None:
+    assert buildenv.torch_facts(sys.executable, bench.env) is None
+    venv = bench.create(bench.lock("beta"), name="with torch")
+    packages = next((venv / "lib").glob("python3*/site-packages"))
+    (packages / "torch").mkdir()
+    (packages / "torch/__init__.py").write_text(
+        "from . import version\n__version__ = '2.14.0+cu130'\ncompiled_with_cxx11_abi = lambda: True\n"
+    )
+    (packages / "torch/version.py").write_text("cuda = '13.0'\n")
+    python = str(venv / "bin" / "python")
+    assert buildenv.torch_facts(python, bench.env) == {"version": "2.14.0+cu130", "cuda": "13.0", "cxx11abi": True}
+    (packages / "torch/__init__.py").write_text("raise OSError('libtorch_cuda.so: cannot open shared object file')\n")
+    with pytest.raises(HostError) as caught:
+        buildenv.torch_facts(python, bench.env)
+    assert caught.value.code == "torch-broken"
+    assert "libtorch_cuda.so" in caught.value.cause
+    with pytest.raises(HostError) as caught:
+        buildenv.torch_facts(str(tmp_path / "nope"), bench.env)
+    assert caught.value.exit_code == 3

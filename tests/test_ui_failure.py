@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from builder.errors import BuildFailed, SourceError, UsageError
+from builder.ui import failure
+from builder.ui.install import install_lines
+from builder.ui.style import Style
+from builder.ui.table import table
+from tests.ui_kit import Terminal, stored
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+ERROR = SourceError(
+    "ref-missing",
+    "tiny has no ref mian",
+    cause="near names: main, maint\n\x1b[31mred\x1b[0m",
+    help="a ref is a branch, a tag or a commit",
+    run=("spark-build recipe tiny --ref main", "git ls-remote URL"),
+)
+
+
+def screen(error: BuildFailed | SourceError, **more: object) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    values = {"env": {}, "as_json": False, **more}
+    failure.show(error, stdout=out, stderr=err, **values)  # type: ignore[arg-type]
+    return out.getvalue(), err.getvalue()
+
+
+def test_the_last_line_is_what_to_type() -> None:
+    out, err = screen(ERROR)
+    assert out == ""
+    assert err.splitlines() == [
+        "error[ref-missing]: tiny has no ref mian",
+        "  cause: near names: main, maint",
+        "         red",
+        "  help:  a ref is a branch, a tag or a commit",
+        "  run:   spark-build recipe tiny --ref main",
+        "         git ls-remote URL",
+    ]
+
+
+def test_what_there_is_nothing_of_isnt_shown() -> None:
+    assert screen(BuildFailed("x", "it failed"))[1] == "error[x]: it failed\n"
+
+
+def test_as_json_it_is_one_document_on_stdout() -> None:
+    out, err = screen(ERROR, as_json=True)
+    assert err == ""
+    assert json.loads(out) == {"version": 1, "error": ERROR.as_json()}
+
+
+def test_colours_only_repeat_what_words_say() -> None:
+    style = Style(color=True, live=False, encoding="utf-8")
+    painted = "\n".join(failure.error_lines(ERROR, style=style, width=80))
+    assert "\x1b[31;1merror[ref-missing]\x1b[0m" in painted or "\x1b[31" in painted
+    assert "\x1b[31mred" not in painted
+
+
+def test_a_terminal_folds_and_a_log_keeps_lines_whole() -> None:
+    long = "  src/a.cu(3): error: " + "identifier " * 20
+    error = BuildFailed("x", "the build of a project with a long name failed " * 3, cause=long, help="mend " * 40)
+    live = failure.error_lines(error, style=Style(color=False, live=True, encoding="utf-8"), width=60)
+    assert max(map(len, live)) <= 60
+    assert "".join(" ".join(live).split()).count("identifier") == 20
+    log = failure.error_lines(error, style=Style(color=False, live=False, encoding="utf-8"), width=80)
+    assert any("identifier " * 19 in line for line in log)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["recipe", "x", "--color", "never"], "never"),
+        (["recipe", "x", "--color=always"], "always"),
+        (["recipe", "--color"], "auto"),
+        (["recipe", "--color", "blue"], "auto"),
+        ([], "auto"),
+    ],
+)
+def test_the_colour_flag_holds_for_errors_of_the_command_line_too(words: list[str], wanted: str) -> None:
+    assert failure.color_of(words) == wanted
+
+
+def test_a_reader_that_went_away_is_no_second_error() -> None:
+    class Gone(Terminal):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    failure.show(UsageError("x", "y"), stdout=Gone(), stderr=Gone(), env={}, as_json=False)
+
+
+def test_the_command_shows_its_errors_both_ways(world: World) -> None:
+    done = world.run("recipe", "nothing-of-that-name", code=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error[")
+    assert world.json("recipe", "nothing-of-that-name", code=2)["error"]["exit"] == 2
+
+
+def test_a_hit_imports_nothing_that_draws(world: World) -> None:
+    world.tiny_repo()
+    world.tiny_recipe()
+    world.run("recipe", "tiny")
+    done = world.run("recipe", "tiny", PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "builder.ui.plain" in imported
+    assert not {"rich", "builder.ui.plan", "builder.ui.install", "builder.ui.failure", "asyncio"} & imported
+
+
+def test_the_install_line_names_exactly_what_was_built() -> None:
+    wheels = (stored("flashinfer-python"), stored("flashinfer-jit-cache"))
+    assert install_lines(wheels, "file:///w/my%20house/simple/", {}) == (
+        (
+            "uv pip install --index file:///w/my%20house/simple/ flashinfer-python==1.0+sb20260918120000.g3f9ac1d2ab "
+            "flashinfer-jit-cache==1.0+sb20260918120000.g3f9ac1d2ab"
+        ),
+    )
+    assert install_lines((), None, {}) == ()
+
+
+def test_without_an_index_it_installs_by_path() -> None:
+    (line,) = install_lines((stored(),), None)
+    assert line == f"uv pip install {stored().path}"
+
+
+def test_overrides_are_written_to_the_file_that_uv_reads() -> None:
+    lines = install_lines((stored("triton"),), "https://w/simple/", {"triton": "3.6.0+sb1.gab"})
+    assert lines == (
+        "printf '%s\\n' triton==3.6.0+sb1.gab > overrides.txt",
+        "uv pip install --overrides overrides.txt --index https://w/simple/ triton==1.0+sb20260918120000.g3f9ac1d2ab",
+    )
+
+
+def test_tables_keep_to_the_width() -> None:
+    rows = [("a" * 40, "1"), ("b", "2" * 30)]
+    told = table(("name", "n"), rows, width=50, shrink=(0,))
+    assert max(map(len, told)) <= 50
+    assert told[1] == "a" * 17 + "…" + "  1"
+    assert told[2].endswith("2" * 30)

@@ -1,0 +1,110 @@
+"""SIGKILL at the lines of builder/wheelhouse one after the other, and at random moments of another process."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.digest import sha256_file
+from tests import wheelhouse_kit as kit
+
+OPERATIONS = ["publish", "replace", "remove", "remember", "reindex"]
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: a kill leaves the same there, and a sync takes no time."""
+    shm = Path("/dev/shm")  # noqa: S108  # a folder of our own in it
+    if not shm.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
+def kill_lines(folder: Path, operation: str, parts: int, part: int) -> int:
+    code = "import sys; from tests import wheelhouse_kit; wheelhouse_kit.kill_at_every_line(*sys.argv[1:])"
+    process = kit.child(code, str(folder), operation, str(parts), str(part))
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return int(out)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_kill_at_any_line_leaves_a_whole_wheelhouse(memory: Path, operation: str) -> None:
+    """Every seventh line; --slow takes them all."""
+    lines = kill_lines(memory, operation, 7, 3)
+    assert lines > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_kill_at_every_line_leaves_a_whole_wheelhouse(memory: Path, operation: str) -> None:
+    assert kill_lines(memory, operation, 1, 1) > 100
+
+
+PUBLISHER = """
+import pathlib, sys
+from tests import wheelhouse_kit as kit
+root, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+wheels = sorted((root / "dist").glob("*.whl"))
+with kit.opened(root / "house") as house:
+    print("open", flush=True)
+    for number in range(first, first + 1000):
+        made = [kit.wheel(root / "dist" / str(number), name, f"{number}.0", size=100_000) for name in ("a", "b", "c")]
+        for one in kit.publish(house, made, fingerprint=f"{number:064x}", inputs={"number": number}):
+            print(one.path, one.sha256, flush=True)
+"""
+
+
+def test_twenty_five_kills_at_random_moments_of_publishing_sets(tmp_path: Path) -> None:
+    moments = random.Random(7)  # noqa: S311  # moments of kills
+    printed: dict[Path, str] = {}
+    for kill in range(25):
+        process = kit.child(PUBLISHER, str(tmp_path), str(kill * 1000))
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        time.sleep(moments.uniform(0.0, 0.15))
+        process.kill()
+        out, _err = process.communicate()
+        for line in out.splitlines():
+            if len(line.split()) == 2 and len(line.split()[1]) == 64:
+                printed[Path(line.split()[0])] = line.split()[1]
+        listed = kit.whole(tmp_path / "house")
+        sets: dict[str, set[str]] = {}
+        for name in listed:
+            sets.setdefault(name.split("-")[1], set()).add(name[0])
+        assert all(names == {"a", "b", "c"} for names in sets.values())
+        shutil.rmtree(tmp_path / "dist", ignore_errors=True)
+    assert printed
+    for path, sha256 in printed.items():
+        assert sha256_file(path) == sha256
+
+
+def test_a_publish_that_waits_to_be_completed_is_a_hit_after_the_next_opening(memory: Path) -> None:
+    """Killed between the journal and the catalogue: everything is there but the listing."""
+    code = """
+import os, pathlib, sys
+from builder.wheelhouse.catalogue import Catalogue
+from tests import wheelhouse_kit as kit
+root = pathlib.Path(sys.argv[1])
+def trace(frame, event, argument):
+    if frame.f_code.co_name == "_enter":
+        os.kill(os.getpid(), 9)
+with kit.opened(root / "house") as house:
+    made = [kit.wheel(root / "dist", name) for name in ("a", "b")]
+    sys.settrace(trace)
+    kit.publish(house, made, fingerprint="a" * 64, inputs={"name": "x"})
+"""
+    kit.finished(kit.child(code, str(memory)), code=-9)
+    with kit.opened(memory / "house") as house:
+        assert {one.output for one in house.find("a" * 64)} == {"a", "b"}
+        assert house.inputs("a" * 64) == {"name": "x"}
+        assert house.channels(house.find("a" * 64)[0]) == ("local",)
+    kit.whole(memory / "house")

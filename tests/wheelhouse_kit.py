@@ -1,0 +1,278 @@
+"""Tiny valid wheels, wheelhouses on small disks, and child processes that are killed in the middle of their work."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.digest import canonical_json, sha256_file, sha256_json
+from builder.wheel import label, read
+from builder.wheelhouse import Wheelhouse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from builder.stages import Stored, Wheel
+
+ROOT = Path(__file__).resolve().parent.parent
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def make_wheel(
+    folder: Path,
+    name: str = "tiny",
+    version: str = "1.0",
+    *,
+    text: bytes = b"VALUE = 1\n",
+    size: int = 0,
+    inputs: Mapping[str, Any] | None = None,
+    record: bytes | None = None,
+) -> Path:
+    """Write a wheel that any installer takes; `size` adds so many bytes that don't compress, `record` replaces RECORD."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": text,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.9\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: kit\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    if size:
+        files[f"{name}/data.bin"] = random.Random(f"{name}{version}").randbytes(size)  # noqa: S311  # just bytes
+    if inputs is not None:
+        files[f"{info}/spark-build/inputs.json"] = canonical_json(dict(inputs))
+    rows = [
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}"
+        for path, data in files.items()
+    ]
+    files[f"{info}/RECORD"] = record or "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(zipfile.ZipInfo(path, (2024, 1, 1, 0, 0, 0)), data)  # the same bytes each time
+    return target
+
+
+def wheel(folder: Path, name: str = "tiny", version: str = "1.0", **more: Any) -> Wheel:
+    """Return such a wheel as the packing step hands it over."""
+    return read.inspect(make_wheel(folder, name, version, **more))
+
+
+def own_wheel(folder: Path, name: str = "tiny", version: str = "1.0", *, inputs: Mapping[str, Any]) -> Path:
+    """Write a wheel as spark-build makes it: labelled, with its inputs inside."""
+    mark = label.make(1_700_000_000.0, sha256_json(dict(inputs)))
+    return make_wheel(folder, name, label.labelled(version, mark), inputs=inputs)
+
+
+def opened(root: Path, **more: Any) -> Wheelhouse:
+    return Wheelhouse.open(root, clock=time.time, **more)
+
+
+def publish(
+    house: Wheelhouse,
+    wheels: Sequence[Wheel],
+    *,
+    fingerprint: str = "f" * 64,
+    recipe: str = "tiny",
+    inputs: Mapping[str, Any] | None = None,
+    channel: str | None = "local",
+) -> tuple[Stored, ...]:
+    return house.publish(
+        list(wheels), fingerprint=fingerprint, recipe=recipe, inputs=inputs, provenance={"version": 1}, channel=channel
+    )
+
+
+def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Return all that the catalogue says and a reindex has to bring back, table by table."""
+    with contextlib.closing(sqlite3.connect(root / "catalog.sqlite3")) as db:
+        return {
+            "wheels": db.execute("SELECT * FROM wheels ORDER BY filename").fetchall(),
+            "names": db.execute("SELECT * FROM names ORDER BY 1").fetchall(),
+            "inputs": db.execute("SELECT * FROM inputs ORDER BY 1").fetchall(),
+            "plans": db.execute("SELECT * FROM plans ORDER BY 1").fetchall(),
+            "memory": db.execute("SELECT kind, key, json(value) FROM memory ORDER BY 1, 2").fetchall(),
+            "channels": db.execute("SELECT * FROM channels ORDER BY 1").fetchall(),
+            "members": db.execute("SELECT channel, sha256 FROM members ORDER BY channel, position").fetchall(),
+        }
+
+
+def whole(root: Path) -> dict[str, str]:
+    """Assert that files and catalogue agree after the next opening, and return name and sha256 of what is listed."""
+    with opened(root) as house:
+        listed = {one.path: one for one in house.list_wheels(include_unpublished=True)}
+    on_disk = {path for path in (root / "wheels").rglob("*") if path.is_file() and path.suffix == ".whl"}
+    assert on_disk == set(listed)
+    for path, one in listed.items():
+        assert sha256_file(path) == one.sha256
+        assert path.with_name(f"{path.name}.provenance.json").exists()
+    records = {path.name.removesuffix(".provenance.json") for path in (root / "wheels").rglob("*.json")}
+    assert records == {path.name for path in listed}
+    incoming = root / "wheels" / ".incoming"
+    assert not incoming.exists() or not list(incoming.iterdir())
+    return {one.filename: one.sha256 for one in listed.values()}
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a tmpfs of `size` at `folder`; needs root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path, *, leave: int = 0) -> Path:
+    """Write a file until the disk is full but for `leave` bytes."""
+    file = folder / "ballast"
+    with file.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"x" * 4096)
+    if leave:
+        os.truncate(file, max(0, file.stat().st_size - leave))
+    return file
+
+
+def child(code: str, *words: str, prefix: Sequence[str] = (), **more: Any) -> subprocess.Popen[str]:
+    """Start Python on `code` with `words` as its arguments, this package and this kit importable."""
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **more,
+    )
+
+
+def finished(process: subprocess.Popen[str], *, code: int | None = 0) -> str:
+    out, err = process.communicate(timeout=60)
+    assert code is None or process.returncode == code, f"{process.returncode}\n{out}\n{err}"
+    return out
+
+
+# --- a kill at every line, run in a process of its own: python -c "from tests import wheelhouse_kit; ..."
+
+
+def kill_at_every_line(place: str, operation: str, parts: str, part: str) -> None:
+    """Do `operation` in a fork that kills itself at its n-th line of builder/wheelhouse, for every n of one part of them all.
+
+    After each kill the wheelhouse has to be whole, doing it again has to succeed, and a reindex has to change nothing.
+    """
+    number = int(part)
+    while True:
+        root = Path(place) / f"{operation}-{number}"
+        before = _prepare(root, operation)
+        killed = _forked(lambda root=root: _traced(number, lambda: _operate(root, operation)))  # type: ignore[misc]
+        _check(root, operation, before, done=not killed)
+        with contextlib.suppress(FileNotFoundError):
+            import shutil  # noqa: PLC0415
+
+            shutil.rmtree(root)
+        if not killed:
+            print(number)  # noqa: T201  # the test reads it
+            return
+        number += int(parts)
+
+
+def _prepare(root: Path, operation: str) -> set[str]:
+    with opened(root / "house") as house:
+        if operation in {"remove", "reindex", "replace"}:
+            publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"})
+            house.remember("lock", "k", {"a": 1})
+            house.first_planned("e" * 64)
+        if operation == "replace":
+            house.get("two-1.0-py3-none-any.whl").path.unlink()
+        return {one.filename for one in house.list_wheels()}
+
+
+def _operate(root: Path, operation: str) -> None:
+    if operation == "reindex":
+        from builder.wheelhouse.reindex import reindex  # noqa: PLC0415
+
+        reindex(root / "house", clock=time.time)
+        return
+    with opened(root / "house") as house:
+        match operation:
+            case "publish" | "replace":
+                publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"})
+            case "remove":
+                house.remove(house.get("one-1.0-py3-none-any.whl"))
+            case "remember":
+                house.remember("lock", "key", {"text": "x" * 100})
+                house.forget("lock", "key")
+                house.first_planned("a" * 64)
+
+
+def _check(root: Path, operation: str, before: set[str], *, done: bool) -> None:
+    from builder.wheelhouse.reindex import reindex  # noqa: PLC0415
+
+    house, both = root / "house", {"one-1.0-py3-none-any.whl", "two-1.0-py3-none-any.whl"}
+    after = {"publish": both, "replace": both, "remove": both - {"one-1.0-py3-none-any.whl"}}.get(operation, before)
+    if operation == "replace" and not done:  # the lost file may be there or not; it must not be another's
+        with opened(house):
+            pass
+    else:
+        found = set(whole(house))
+        assert found == after if done else found in (before, after), (found, before, after)
+    with contextlib.suppress(LookupError):
+        if operation == "remove" and set(whole(house)) == after:
+            raise LookupError  # done by the next opening
+        _operate(root, operation)
+    assert set(whole(house)) == after
+    kept = contents(house)
+    reindex(house, clock=time.time)
+    assert contents(house) == kept
+    assert set(whole(house)) == after
+
+
+def _forked(work: Any) -> bool:
+    """Return whether `work` ended by SIGKILL; it must end well else."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001  # whatever it was
+            import traceback  # noqa: PLC0415
+
+            traceback.print_exc()
+            os._exit(1)
+    _pid, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == 9
+        return True
+    assert os.WEXITSTATUS(status) == 0, "the operation failed"
+    return False
+
+
+def _traced(number: int, work: Any) -> None:
+    import threading  # noqa: PLC0415
+
+    inside, seen = os.sep + os.path.join("builder", "wheelhouse") + os.sep, 0  # noqa: PTH118
+
+    def trace(frame: Any, event: str, _argument: object) -> Any:
+        nonlocal seen
+        if inside not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), 9)
+        return trace
+
+    threading.settrace(trace)
+    sys.settrace(trace)
+    work()
+    sys.settrace(None)
