@@ -1,10 +1,11 @@
 """Make the recipes and the wheelhouse over which ``hit.py`` plans: every recipe with a history of builds.
 
-    python benchmarks/fill_catalogue.py HOME WHEELHOUSE SOURCES [--recipes 200] [--builds 10]
+    python benchmarks/fill_catalogue.py HOME WHEELHOUSE SOURCES [--recipes 200] [--builds 10] [--torch VERSION]
 
 Each recipe is FlashInfer's with a small archive of its own as source, so that recipe, build environment, host and inputs
 document have a real one's size. Plans and wheels come in by the program's own ways: evaluated, published. The last build of
-each recipe is what it says now; the others had another variable.
+each recipe is what it says now; the others had another variable. With ``--torch`` the first recipe has one more build, with
+that torch in its lock.
 """
 
 from __future__ import annotations
@@ -101,6 +102,19 @@ def wheel(folder: Path, one: Evaluation) -> Wheel:
     )
 
 
+def file(house: Wheelhouse, folder: Path, one: Evaluation) -> None:
+    """Publish a wheel for `one`."""
+    built = wheel(folder, one)
+    house.publish(
+        [built],
+        fingerprint=one.plan.inputs.fingerprint,
+        recipe=one.plan.recipe,
+        inputs=one.plan.inputs.document,
+        provenance={"made": True},
+    )
+    built.path.unlink(missing_ok=True)
+
+
 def main() -> int:
     """Make recipes, then publish a wheel for each of their builds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,6 +122,7 @@ def main() -> int:
         parser.add_argument(name, type=Path)
     parser.add_argument("--recipes", type=int, default=200)
     parser.add_argument("--builds", type=int, default=10)
+    parser.add_argument("--torch", metavar="VERSION")
     args = parser.parse_args()
     env = dict(os.environ) | {"HOME": str(args.home), "SPARK_BUILD_SOURCES": str(args.sources)}
     recipes, made = args.home / ".config" / "spark-build" / "recipes", args.home / "made"
@@ -119,18 +134,13 @@ def main() -> int:
     found = config.load(env, wheelhouse=str(args.wheelhouse), cwd=Path.cwd())
     with Wheelhouse.open(found.wheelhouse, clock=time.time) as house:
         world = World(config=found, env=env, cwd=Path.cwd(), clock=time.time, sink=Silent(), house=house)
+        if args.torch:
+            settings = {"build.torch": '"pinned"', "build.requires-add": '["torch"]'}
+            file(house, made, evaluate_all([Request(recipe=names[0], torch=args.torch, settings=settings)], world)[0])
         for build in range(args.builds - 1, -1, -1):
             changed = {"BUILD": str(build)} if build else {}
             for one in evaluate_all([Request(recipe=name, env=changed) for name in names], world):
-                built = wheel(made, one)
-                house.publish(
-                    [built],
-                    fingerprint=one.plan.inputs.fingerprint,
-                    recipe=one.plan.recipe,
-                    inputs=one.plan.inputs.document,
-                    provenance={"made": True},
-                )
-                built.path.unlink(missing_ok=True)
+                file(house, made, one)
     return 0
 
 

@@ -39,7 +39,7 @@ __all__ = [
 
 VERSION = 1
 
-PhaseName = Literal["pin", "lock", "fetch", "patch", "env", "build", "pack", "audit", "publish"]
+PhaseName = Literal["pin", "host", "lock", "fetch", "patch", "env", "build", "pack", "audit", "publish"]
 Status = Literal["ok", "failed", "interrupted", "cached"]
 
 
@@ -208,6 +208,8 @@ class JsonLines:
         """Write `event`, unless it is raw output and this sink leaves that to the logs."""
         if isinstance(event, Printed) and not self._printed:
             return
+        if isinstance(event, BuildStarted):
+            self._build = event.fingerprint[:12]
         self._seq += 1
         moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         head = {"v": VERSION, "t": moment, "build": self._build, "seq": self._seq, "kind": event.kind}

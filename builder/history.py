@@ -64,9 +64,7 @@ _COLUMNS = tuple(field.name for field in fields(Past))
 _QUOTED = ", ".join(f'"{name}"' for name in _COLUMNS)
 
 
-def record(
-    path: Path, one: Past, *, note: Callable[[str], None] = lambda _text: None, busy_s: float = _BUSY_S
-) -> None:
+def record(path: Path, one: Past, *, note: Callable[[str], None] = lambda _text: None, busy_s: float = _BUSY_S) -> None:
     """Add `one` to the file at `path`, which is made where it isn't there.
 
     Never raises because of the file: one that is damaged is set aside, one that can't be written (or is locked for longer

@@ -24,9 +24,6 @@ __all__ = ["SCHEMA", "AppliedPatch", "Change", "Inputs", "collect", "diff", "rec
 #: Raised whenever the same inputs would give other bytes because spark-build itself changed: packing, rewriting, layout.
 SCHEMA = 1
 
-#: What stands for the label in variables that carry it: the label is made from the fingerprint, so it can't be part of it.
-LABEL_PLACEHOLDER = "{label}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedPatch:
@@ -62,9 +59,7 @@ def recipe_identity(recipe: Recipe, outputs: Sequence[str]) -> dict[str, Json]:
     Job counts are set from `build.jobs_env` by us and never change bytes; the names of the variables don't count either.
     """
     # Whether an output is built unasked, and on which condition, changes nothing in it.
-    selected = tuple(
-        replace(output, default=True, when=None) for output in recipe.output if output.name in outputs
-    )
+    selected = tuple(replace(output, default=True, when=None) for output in recipe.output if output.name in outputs)
     tables = _plain(replace(recipe, output=selected))
     assert isinstance(tables, dict)  # noqa: S101  # a dataclass becomes a dict
     for name in (*OUTSIDE, "schema", "source", "patch", "builds_on", "arch_map"):
@@ -131,6 +126,8 @@ def diff(old: Json, new: Json) -> tuple[Change, ...]:
 
 
 def _diff(path: str, old: Json, new: Json) -> Iterator[Change]:
+    if old == new:  # most of two documents is
+        return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             where = f"{path}.{key}" if path else key
@@ -144,8 +141,7 @@ def _diff(path: str, old: Json, new: Json) -> Iterator[Change]:
     if isinstance(old, list) and isinstance(new, list) and (named := _by_name(old, new)):
         yield from _diff_named(path, *named)
         return
-    if old != new:
-        yield Change(path=path, kind="changed", old=old, new=new)
+    yield Change(path=path, kind="changed", old=old, new=new)
 
 
 def _by_name(old: list[Json], new: list[Json]) -> tuple[dict[str, Json], dict[str, Json]] | None:

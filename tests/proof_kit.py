@@ -390,11 +390,14 @@ def elsewhere(*argv: str | Path, nobody: bool = True, faketime: str = "") -> lis
     lines = ["set -e", "mount -t tmpfs -o mode=755 aside /mnt"]
     if nobody:
         lines += _ways(Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parent.parent)
-    if faketime:
-        lines += ["cp -a /etc /mnt/etc", f"echo {FAKETIME[0]} > /mnt/etc/ld.so.preload"]
-        lines += [f"echo {faketime} > /mnt/etc/faketimerc", "mount --bind /mnt/etc /etc"]
     become = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups " if nobody else ""
-    lines.append(f'exec {become}"$@"')
+    start = ""
+    if faketime:
+        lines += ["mount -t tmpfs -o mode=1777 shm /dev/shm", "cp -a /etc /mnt/etc", "mount --bind /mnt/etc /etc"]
+        lines += [f"echo {faketime} > /etc/faketimerc", "> /etc/ld.so.preload", "chmod 666 /etc/ld.so.preload"]
+        # Only now: the library keeps a semaphore by process number, which must belong to the user that it runs for.
+        start = f"""sh -c 'echo {FAKETIME[0]} > /etc/ld.so.preload; exec "$@"' sh """
+    lines.append(f'exec {become}{start}"$@"')
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(lines), "sh", *map(str, argv)]
 
 

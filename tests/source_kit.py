@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import threading
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from builder.source import Sources
 from builder.stages import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from builder.events import Event
@@ -157,11 +158,30 @@ class Reply:
     ranges: bool = True
 
 
+Answer = Reply | Callable[[Mapping[str, str]], Reply]
+
+
+def guarded(good: Answer, login: str) -> Answer:
+    """Return what gives `good` to who sends this ``Authorization`` header, else 401."""
+    refused = Reply(status=401, headers={"WWW-Authenticate": "Basic"})
+    return lambda asked: given(good, asked) if asked.get("authorization") == login else refused
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """Return what gives one answer after the other, the last for ever."""
+    left = list(answers)
+    return lambda asked: given(left.pop(0) if len(left) > 1 else left[0], asked)
+
+
+def given(answer: Answer, asked: Mapping[str, str]) -> Reply:
+    return answer if isinstance(answer, Reply) else answer(asked)
+
+
 class Server:
     """An HTTP server on loopback: `replies` maps a path to an answer, or to what makes one of the request's headers."""
 
     def __init__(self) -> None:
-        self.replies: dict[str, Reply | Callable[[Mapping[str, str]], Reply]] = {}
+        self.replies: dict[str, Answer] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
         outer = self
 
@@ -196,7 +216,7 @@ class Server:
         asked = {key.lower(): value for key, value in handler.headers.items()}
         self.seen.append((handler.path, asked))
         known = self.replies.get(handler.path)
-        reply = known(asked) if callable(known) else known or Reply(status=404)
+        reply = given(known, asked) if known else Reply(status=404)
         body, status, headers = reply.body, reply.status, dict(reply.headers)
         if reply.ranges and status == 200 and (wanted := re.fullmatch(r"bytes=(\d+)-", asked.get("range", ""))):
             start = int(wanted[1])

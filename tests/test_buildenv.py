@@ -15,7 +15,7 @@ import pytest
 
 from builder import buildenv
 from builder.errors import HostError, RecipeError, SourceError
-from tests.source_kit import Reply, index_pages, serving, sha256, tiny_wheel
+from tests.source_kit import Reply, guarded, index_pages, serving, sha256, tiny_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,10 +107,7 @@ def serve(bench: Bench, server: Server, *, login: str | None = None) -> None:
             kind = "text/html" if file.name == "index.html" else "application/octet-stream"
             path = f"/simple/{folder.name}/{'' if file.name == 'index.html' else file.name}"
             good = Reply(file.read_bytes(), headers={"Content-Type": kind})
-            refused = Reply(status=401, headers={"WWW-Authenticate": "Basic"})
-            server.replies[path] = lambda asked, good=good, refused=refused: (
-                good if login in {None, asked.get("authorization")} else refused
-            )
+            server.replies[path] = guarded(good, login) if login else good
 
 
 def versions(lock: EnvLock) -> dict[str, str]:

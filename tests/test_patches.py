@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -89,9 +89,7 @@ CHANGES: dict[str, Callable[[Repo], bytes]] = {
     "edit": lambda repo: diff(repo, **{"a.txt": LINES.replace("line 7\n", "LINE 7\n")}),
     "new": lambda repo: diff(repo, **{"fresh/new.txt": "new\n", "fresh/empty": ""}),
     "delete": lambda repo: diff(repo, **{"gone.txt": None, "sub/b.py": None}),
-    "rename": lambda repo: diff(
-        repo, **{"a.txt": None, "moved/a2.txt": LINES.replace("line 3\n", "LINE 3\n")}
-    ),
+    "rename": lambda repo: diff(repo, **{"a.txt": None, "moved/a2.txt": LINES.replace("line 3\n", "LINE 3\n")}),
     "binary": lambda repo: diff(repo, **{"blob.bin": BINARY + b"more"}),
     "odd-name": lambda repo: diff(repo, **{"odd ü name.txt": "changed\n"}),
     "crlf": lambda repo: diff(repo, **{"crlf.txt": b"a\r\nB\r\nc\r\n"}),
@@ -104,8 +102,6 @@ CHANGES: dict[str, Callable[[Repo], bytes]] = {
 
 def change_of(repo: Repo, kind: str) -> bytes:
     return CHANGES[kind](repo)
-
-
 
 
 @pytest.mark.parametrize("kind", CHANGES)

@@ -88,7 +88,7 @@ UNPACK = """
 import os, sys
 from pathlib import Path
 from builder.source.unpack import newest, unpack
-import zoneinfo, encodings.utf_8, encodings.ascii, gzip, bz2, zipfile
+import encodings.cp437, encodings.utf_8, encodings.ascii, gzip
 user = int(sys.argv[3])
 os.setgroups([])
 os.setgid(user)

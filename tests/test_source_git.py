@@ -74,8 +74,8 @@ def test_every_way_to_name_a_commit_gives_that_commit(outside: Outside, repo: Re
         assert pinned.commit == commit, ref
         assert pinned.tree == "git:" + repo("rev-parse", f"{commit}^{{tree}}")
     assert pin(outside, repo, "v1.2.0").version == "1.2.0"
-    assert pin(outside, repo, "v1.2.0").describe == f"v1.2.0-0-g{first[:7]}"
-    assert pin(outside, repo, "feature/x").describe == f"v1.2.0-1-g{second[:7]}"
+    assert pin(outside, repo, "v1.2.0").describe == f"v1.2.0-0-g{first}"
+    assert pin(outside, repo, "feature/x").describe == f"v1.2.0-1-g{second}"
     assert pin(outside, repo, "main").time == 1_600_000_100
 
 
@@ -456,7 +456,7 @@ def test_history_is_there_for_versions_and_depends_on_the_pin_alone(outside: Out
     pin(outside, repo, "later")
     tree = laid(outside, pinned)
     words = ("describe", "--dirty", "--tags", "--long", "--match", "*[0-9]*")
-    assert repo("-C", str(tree), *words) == f"v1.0-1-g{commit[:7]}"
+    assert repo("-C", str(tree), *words) == f"v1.0-1-g{commit[:9]}"
     assert repo("-C", str(tree), "rev-parse", "HEAD") == commit
     assert repo("-C", str(tree), "for-each-ref", "--format=%(refname)") == "refs/tags/v1.0"
     assert repo("-C", str(tree), "remote", "get-url", "origin") == repo.folder.as_uri()
@@ -506,6 +506,16 @@ def test_a_mirror_that_lost_objects_says_so(outside: Outside, repo: Repo) -> Non
         assert caught.value.run == (f"rm -rf {mirror}", "spark-build fetch tiny") or "NAME" in caught.value.run[1]
     shutil.rmtree(mirror)
     assert (laid(outside, pinned) / "deep/big.bin").read_bytes() == big
+
+
+@pytest.mark.parametrize("left", ["HEAD.lock", "HEAD", "config.lock", "refs/heads/x"])
+def test_a_mirror_that_was_killed_while_it_was_made_is_made_anew(outside: Outside, repo: Repo, left: str) -> None:
+    pinned = pin(outside, repo)
+    mirror = mirrors(outside)[0]
+    shutil.rmtree(mirror)
+    (mirror / left).parent.mkdir(parents=True)
+    (mirror / left).write_text("")
+    assert pin(outside, repo) == pinned
 
 
 def test_locks_and_halves_of_a_killed_git_are_cleared(outside: Outside, repo: Repo) -> None:

@@ -62,9 +62,9 @@ def test_versions_can_be_made_from_the_copy_and_a_tag_changes_the_pin(outside: O
     repo("tag", "unrelated")
     repo.write(**{"a.txt": "dirty"})
     pinned = pin(outside, repo.folder)
-    assert pinned.describe == f"v1.5-1-g{commit[:7]}"
+    assert pinned.describe == f"v1.5-1-g{commit}"
     tree = laid(outside, pinned)
-    assert repo("-C", str(tree), "describe", "--tags", "--dirty") == f"v1.5-1-g{commit[:7]}-dirty"
+    assert repo("-C", str(tree), "describe", "--tags", "--dirty") == f"v1.5-1-g{commit[:9]}-dirty"
     assert repo("-C", str(tree), "for-each-ref", "--format=%(refname)") == "refs/tags/v1.5"
     assert repo("-C", str(tree), "status", "--porcelain") == "M a.txt"
     repo("checkout", "-q", "-f", untagged.commit or "")

@@ -15,12 +15,26 @@ from builder import source
 from builder.errors import HostError, SourceError, UsageError
 from builder.events import Fetching, Note
 from builder.recipe.model import Source
-from tests.source_kit import Outside, Reply, index_pages, json_page, request, serving, sha256, tar_of
+from tests.source_kit import (
+    Outside,
+    Reply,
+    Repo,
+    git_source,
+    guarded,
+    in_turn,
+    index_pages,
+    json_page,
+    request,
+    serving,
+    sha256,
+    tar_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tests.source_kit import Server
+
 
 SDIST = tar_of({"tiny_pkg-1.0.post1/pyproject.toml": "x = 1\n", "tiny_pkg-1.0.post1/big.bin": os.urandom(700_000)})
 NAME = "tiny_pkg-1.0.post1.tar.gz"
@@ -202,18 +216,9 @@ def test_bytes_that_a_disk_lost_are_seen_before_they_are_used(outside: Outside) 
 # --- the way there ---
 
 
-def _after(first: Reply, *rest: Reply) -> object:
-    replies = [first, *rest]
-
-    def answer(_headers: Mapping[str, str]) -> Reply:
-        return replies.pop(0) if len(replies) > 1 else replies[0]
-
-    return answer
-
-
 def test_a_transfer_that_stops_goes_on_where_it_stopped(outside: Outside, server: Server) -> None:
     pinned = pin(outside)
-    server.replies[f"/files/{NAME}"] = _after(Reply(SDIST, cut=400_000), Reply(SDIST))  # type: ignore[assignment]
+    server.replies[f"/files/{NAME}"] = in_turn(Reply(SDIST, cut=400_000), Reply(SDIST))
     assert source.fetch(pinned, outside.sources) <= len(SDIST)
     ranges = server.ranges(f"/files/{NAME}")
     assert ranges[0] == ""
@@ -222,9 +227,7 @@ def test_a_transfer_that_stops_goes_on_where_it_stopped(outside: Outside, server
 
 def test_a_server_that_knows_no_ranges_starts_anew(outside: Outside, server: Server) -> None:
     pinned = pin(outside)
-    server.replies[f"/files/{NAME}"] = _after(  # type: ignore[assignment]
-        Reply(SDIST, cut=400_000, ranges=False), Reply(SDIST, ranges=False)
-    )
+    server.replies[f"/files/{NAME}"] = in_turn(Reply(SDIST, cut=400_000, ranges=False), Reply(SDIST, ranges=False))
     source.materialize(pinned, outside.root / "tree", outside.sources)
 
 
@@ -251,9 +254,9 @@ def test_a_range_that_begins_elsewhere_is_not_believed(outside: Outside, server:
 
 def test_a_servers_own_trouble_is_tried_again(outside: Outside, server: Server) -> None:
     page = server.replies["/simple/tiny-pkg/"]
-    server.replies["/simple/tiny-pkg/"] = _after(Reply(status=503), page)  # type: ignore[arg-type, assignment]
+    server.replies["/simple/tiny-pkg/"] = in_turn(Reply(status=503), page)
     pinned = pin(outside)
-    server.replies[f"/files/{NAME}"] = _after(Reply(status=500), Reply(SDIST))  # type: ignore[assignment]
+    server.replies[f"/files/{NAME}"] = in_turn(Reply(status=500), Reply(SDIST))
     source.fetch(pinned, outside.sources)
 
 
@@ -296,13 +299,10 @@ def test_redirects_are_followed_and_keep_the_login_to_its_host(outside: Outside,
         other.replies[f"/cdn/{NAME}"] = Reply(SDIST)
         moved = {"/index/tiny-pkg/": "/simple/tiny-pkg/", f"/files/{NAME}": f"{other.url}/cdn/{NAME}"}
 
-        def guarded(reply: object) -> object:
-            return lambda asked: reply if asked.get("authorization") == login else Reply(status=401)
-
         for path, reply in needed.items():
-            server.replies[path] = guarded(reply)  # type: ignore[assignment]
+            server.replies[path] = guarded(reply, login)
         for path, to in moved.items():
-            server.replies[path] = guarded(Reply(status=302, headers={"Location": to}))  # type: ignore[assignment]
+            server.replies[path] = guarded(Reply(status=302, headers={"Location": to}), login)
         outside.index_url = f"{server.url.replace('://', '://us3r:s3cret@')}/index/"
         pinned = pin(outside)
         source.fetch(pinned, outside.sources)
@@ -318,10 +318,7 @@ def test_a_login_from_netrc_is_used(outside: Outside, server: Server) -> None:
     netrc.parent.mkdir(parents=True)
     netrc.write_text("machine 127.0.0.1 login us3r password s3cret\n")
     netrc.chmod(0o600)
-    page = server.replies["/simple/tiny-pkg/"]
-    server.replies["/simple/tiny-pkg/"] = lambda asked: (
-        page if asked.get("authorization") == "Basic dXMzcjpzM2NyZXQ=" else Reply(status=401)  # type: ignore[return-value]
-    )
+    server.replies["/simple/tiny-pkg/"] = guarded(server.replies["/simple/tiny-pkg/"], "Basic dXMzcjpzM2NyZXQ=")
     assert pin(outside).version == "1.0.post1"
 
 
@@ -417,6 +414,28 @@ def test_a_full_disk_keeps_what_came(outside: Outside, server: Server) -> None:
             source.materialize(pinned, small / "tree", outside.sources)
         assert caught.value.code == "disk-full"
         assert not [path for path in small.iterdir() if "tree" in path.name]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["sdist", "git"])
+def test_a_folder_that_cant_be_written_is_told(outside: Outside, kind: str) -> None:
+    small = outside.root / "sources"
+    small.mkdir(parents=True)
+    repo = Repo(outside.root / "up")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(small)], check=True)
+    try:
+        made = (
+            Source(kind="sdist", project="tiny-pkg", version="1.0.post1")
+            if kind == "sdist"
+            else git_source(repo.folder)
+        )
+        with pytest.raises(HostError) as caught:
+            source.pin(made, request(), outside.sources, recipe="tiny", base=outside.root)
+        assert (caught.value.code, caught.value.exit_code) == ("unwritable", 3)
+        assert str(small) in caught.value.summary
+        assert caught.value.run
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

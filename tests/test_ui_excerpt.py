@@ -163,6 +163,7 @@ make: *** [Makefile:91: all] Error 2
             "error: Multiple top-level packages discovered in a flat-layout: ['a', 'b'].",
             1,
         ),
+        ("a.c:1:1: error: first\na.c:9:1: error: second\n", "a.c:1:1: error: first", 1),
         ("one\nFAILED: a.o\ng++ -c a.c\nout of luck\n[2/3] next\n", "FAILED: a.o", 2),
         ("one\n\n\x1b[31mtwo\x1b[0m\nthree\n\n", "one", 3),
     ],
@@ -186,6 +187,13 @@ def test_an_exception_comes_with_the_place_that_raised_it() -> None:
         '  File "setup.py", line 3, in <module>',
         "    build()",
     )
+
+
+def test_an_exception_about_a_command_gives_way_to_one_that_says_more() -> None:
+    lines = [*TORCH.splitlines()[2:6], ""]
+    own = ["Traceback (most recent call last):", '  File "gen.py", line 1, in <module>', "KeyError: 'CUDA_HOME'", ""]
+    assert first_error([*own, *lines])[0] == "KeyError: 'CUDA_HOME'"
+    assert first_error(lines)[0].startswith("subprocess.CalledProcessError")
 
 
 def test_an_excerpt_is_short_whatever_was_printed() -> None:

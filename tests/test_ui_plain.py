@@ -445,3 +445,14 @@ def test_cutting_counts_columns() -> None:
     assert style.clip("abcdefg", 6) == "abcde…"
     assert style.clip("漢字漢字", 5) == "漢字…"
     assert style.clip("abc", 0) == ""
+
+
+def test_a_line_with_a_duration_keeps_its_edge_whatever_its_text() -> None:
+    screen, stream = plain(Clock(), live=True)
+    screen.emit(events.PhaseEnded(phase="pack", status="ok", ms=8000, text="x" * 90))
+    screen.emit(events.Note(level="warning", text="see /" + "x" * 90))
+    first, second, _see, path = lines_of(stream)
+    assert len(first) == 80
+    assert first.endswith("x  8s")
+    assert second == " " * 20 + "x" * 34
+    assert path.strip() == "/" + "x" * 90

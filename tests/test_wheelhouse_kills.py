@@ -6,13 +6,16 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from builder.digest import sha256_file
 from tests import wheelhouse_kit as kit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OPERATIONS = ["publish", "replace", "remove", "remember", "reindex"]
 

@@ -7,9 +7,12 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -21,6 +24,7 @@ from builder.wheelhouse import Wheelhouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from types import FrameType
 
     from builder.stages import Stored, Wheel
 
@@ -62,7 +66,7 @@ def make_wheel(
     return target
 
 
-def wheel(folder: Path, name: str = "tiny", version: str = "1.0", **more: Any) -> Wheel:
+def wheel(folder: Path, name: str = "tiny", version: str = "1.0", **more: Any) -> Wheel:  # noqa: ANN401  # passed on
     """Return such a wheel as the packing step hands it over."""
     return read.inspect(make_wheel(folder, name, version, **more))
 
@@ -73,7 +77,7 @@ def own_wheel(folder: Path, name: str = "tiny", version: str = "1.0", *, inputs:
     return make_wheel(folder, name, label.labelled(version, mark), inputs=inputs)
 
 
-def opened(root: Path, **more: Any) -> Wheelhouse:
+def opened(root: Path, **more: Any) -> Wheelhouse:  # noqa: ANN401  # passed on
     return Wheelhouse.open(root, clock=time.time, **more)
 
 
@@ -99,10 +103,17 @@ def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
             "names": db.execute("SELECT * FROM names ORDER BY 1").fetchall(),
             "inputs": db.execute("SELECT * FROM inputs ORDER BY 1").fetchall(),
             "plans": db.execute("SELECT * FROM plans ORDER BY 1").fetchall(),
-            "memory": db.execute("SELECT kind, key, json(value) FROM memory ORDER BY 1, 2").fetchall(),
+            "memory": db.execute("SELECT kind, key, value FROM memory ORDER BY 1, 2").fetchall(),
             "channels": db.execute("SELECT * FROM channels ORDER BY 1").fetchall(),
             "members": db.execute("SELECT channel, sha256 FROM members ORDER BY channel, position").fetchall(),
         }
+
+
+def read_all(root: Path) -> None:
+    """Read what the catalogue says as commands do."""
+    with opened(root) as house:
+        house.list_wheels(include_unpublished=True)
+        house.known("tiny")
 
 
 def whole(root: Path) -> dict[str, str]:
@@ -143,7 +154,7 @@ def fill(folder: Path, *, leave: int = 0) -> Path:
     return file
 
 
-def child(code: str, *words: str, prefix: Sequence[str] = (), **more: Any) -> subprocess.Popen[str]:
+def child(code: str, *words: str, prefix: Sequence[str] = (), **more: Any) -> subprocess.Popen[str]:  # noqa: ANN401  # passed on
     """Start Python on `code` with `words` as its arguments, this package and this kit importable."""
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", code, *words],
@@ -166,7 +177,7 @@ def finished(process: subprocess.Popen[str], *, code: int | None = 0) -> str:
 
 
 def kill_at_every_line(place: str, operation: str, parts: str, part: str) -> None:
-    """Do `operation` in a fork that kills itself at its n-th line of builder/wheelhouse, for every n of one part of them all.
+    """Do `operation` in a fork that kills itself at its n-th line of builder/wheelhouse, for one part of all n.
 
     After each kill the wheelhouse has to be whole, doing it again has to succeed, and a reindex has to change nothing.
     """
@@ -174,12 +185,9 @@ def kill_at_every_line(place: str, operation: str, parts: str, part: str) -> Non
     while True:
         root = Path(place) / f"{operation}-{number}"
         before = _prepare(root, operation)
-        killed = _forked(lambda root=root: _traced(number, lambda: _operate(root, operation)))  # type: ignore[misc]
+        killed = _killed_at(number, root, operation)
         _check(root, operation, before, done=not killed)
-        with contextlib.suppress(FileNotFoundError):
-            import shutil  # noqa: PLC0415
-
-            shutil.rmtree(root)
+        shutil.rmtree(root)
         if not killed:
             print(number)  # noqa: T201  # the test reads it
             return
@@ -237,12 +245,14 @@ def _check(root: Path, operation: str, before: set[str], *, done: bool) -> None:
     assert set(whole(house)) == after
 
 
-def _forked(work: Any) -> bool:
-    """Return whether `work` ended by SIGKILL; it must end well else."""
+def _killed_at(number: int, root: Path, operation: str) -> bool:
+    """Return whether the operation was killed at its line `number`; it must end well else."""
     pid = os.fork()
     if pid == 0:
         try:
-            work()
+            _trace_to(number)
+            _operate(root, operation)
+            sys.settrace(None)
             os._exit(0)
         except BaseException:  # noqa: BLE001  # whatever it was
             import traceback  # noqa: PLC0415
@@ -251,28 +261,25 @@ def _forked(work: Any) -> bool:
             os._exit(1)
     _pid, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == 9
+        assert os.WTERMSIG(status) == signal.SIGKILL
         return True
     assert os.WEXITSTATUS(status) == 0, "the operation failed"
     return False
 
 
-def _traced(number: int, work: Any) -> None:
-    import threading  # noqa: PLC0415
+def _trace_to(number: int) -> None:
+    """Let this process kill itself when it comes to its line `number` of builder/wheelhouse."""
+    inside, seen = f"{os.sep}builder{os.sep}wheelhouse{os.sep}", 0
 
-    inside, seen = os.sep + os.path.join("builder", "wheelhouse") + os.sep, 0  # noqa: PTH118
-
-    def trace(frame: Any, event: str, _argument: object) -> Any:
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:  # noqa: ANN401  # itself
         nonlocal seen
         if inside not in frame.f_code.co_filename:
             return None
         if event == "line":
             seen += 1
             if seen == number:
-                os.kill(os.getpid(), 9)
+                os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
     threading.settrace(trace)
     sys.settrace(trace)
-    work()
-    sys.settrace(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.cli.request import add_progress, add_request, requests
 from builder.cli.session import opened
@@ -36,38 +36,43 @@ def run(args: argparse.Namespace, app: App) -> int:
     asked = requests(args, app)
     with opened(args, app) as world:
         from builder.pipeline.evaluate import evaluate_all  # noqa: PLC0415
+        from builder.recipe.units import show_bytes  # noqa: PLC0415
 
         rows = [_fetch(one, world) for one in evaluate_all(asked, world)]
         if args.json:
             app.print_json({"fetched": rows})
         else:
             for row in rows:
-                state = f"{row['bytes']} bytes fetched" if row["bytes"] else "at hand"
+                state = f"{show_bytes(row['bytes'])} fetched" if row["bytes"] else "at hand"
                 app.print(
                     f"{row['recipe']}: {row['source']}: {state}; {row['requirements']} build requirements at hand"
                 )
         return 0
 
 
-def _fetch(one: Evaluation, world: World) -> dict[str, object]:
+def _fetch(one: Evaluation, world: World) -> dict[str, Any]:
     from builder import buildenv, source  # noqa: PLC0415
+    from builder.events import Printed  # noqa: PLC0415
+    from builder.pipeline.evaluate import told  # noqa: PLC0415
 
-    fetched = source.fetch(one.plan.pin, world.sources(offline=one.request.offline))
+    with told(world, "fetch", one.plan.recipe):
+        fetched = source.fetch(one.plan.pin, world.sources(offline=one.request.offline, recipe=one.plan.recipe))
     world.builds.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=world.builds))
     try:
         for lock in one.locks:  # filling an environment once brings its files into uv's cache
-            buildenv.create(
-                lock,
-                scratch / lock.output,
-                inside=scratch / lock.output,
-                python=one.plan.host.interpreter.path,
-                index_url=world.config.index_url,
-                env=world.env,
-                offline=one.request.offline,
-                log=scratch / "env.log",
-                on_line=lambda _line: None,
-            )
+            with told(world, "env", lock.output):
+                buildenv.create(
+                    lock,
+                    scratch / lock.output,
+                    inside=scratch / lock.output,
+                    python=one.plan.host.interpreter.path,
+                    index_url=world.config.index_url,
+                    env=world.env,
+                    offline=one.request.offline,
+                    log=scratch / "env.log",
+                    on_line=lambda line: world.sink.emit(Printed(phase="env", text=line)),
+                )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return {

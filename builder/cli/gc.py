@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         if not args.dry_run:
             stack.enter_context(locks.held(root / "locks" / "gc", timeout_s=0))
         found = growth.collect(root, sources=config.sources, cache=config.sources.parent)
-        decisions, failed = gc.decide(found, policy, now=app.clock()), ()
+        decisions, failed = gc.decide(found, policy, now=app.clock()), tuple[str, ...]()
         if not args.dry_run:
             decisions, failed = gc.sweep(decisions, root, remove_wheel=Path.unlink)
         decisions += _wheels(args, app, root, policy)

@@ -17,7 +17,7 @@ def explain(parser: argparse.ArgumentParser, message: str) -> str:
     """Return argparse's `message`, with the near command, choice or option where it complains of an unknown word."""
     if found := re.match(r"argument ([^:]+): invalid choice: '?([^' ]+)'? \(choose from (.*)\)$", message):
         known = [word.strip("'") for word in found[3].split(", ")]
-        kind = {"COMMAND": "command", "ACTION": "action"}.get(found[1], f"value for {found[1]}:")
+        kind = {"COMMAND": "command", "ACTION": "action", "VERB": "action"}.get(found[1], f"value for {found[1]}:")
         return f"there is no {kind} {found[2]}{_near(found[2], known)}"
     if found := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
         close = difflib.get_close_matches(found[1], set(_options(parser)), 1)

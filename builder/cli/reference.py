@@ -58,10 +58,10 @@ def page() -> str:
 
 
 def children(parser: argparse.ArgumentParser) -> tuple[tuple[str, argparse.ArgumentParser], ...]:
-    """Return the parsers of a parser's commands, by name."""
+    """Return the parsers of a parser's commands, by name; not those that are only listed."""
     for action in parser._actions:  # noqa: SLF001  # argparse has no public way to walk its tree
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            return tuple(action.choices.items())
+            return tuple((name, child) for name, child in action.choices.items() if child is not None)
     return ()
 
 

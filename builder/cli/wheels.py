@@ -44,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+        own = [line for line in EXAMPLES.splitlines() if line.startswith(f"  spark-build wheels {name}")]
+        text = "\n".join([*([epilog, ""] if epilog else []), "example:", *own])
         child = verbs.add_parser(
-            name, help=summary, description=summary, epilog=epilog, formatter_class=parser.formatter_class
+            name, help=summary, description=summary, epilog=text, formatter_class=parser.formatter_class
         )
         child.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
         child.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -55,15 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("project", nargs="?", metavar="PROJECT", help="only this project's")
     listing.add_argument("--all", action="store_true", help="unpublished and quarantined ones, too")
     show = verb("show", "all that is known about one wheel")
-    show.add_argument("ref", metavar="REF")
+    show.add_argument("ref", metavar="REF", help="a wheel")
     show.add_argument("--inputs", action="store_true", help="print the inputs document instead, as canonical JSON")
     verify = verb("verify", "read wheels again and hold them against the catalogue; exit 6 when something is damaged")
     verify.add_argument("ref", nargs="*", metavar="REF", help="only these (default: all, and the catalogue itself)")
     rm = verb("rm", "remove wheels", RM)
-    rm.add_argument("ref", nargs="+", metavar="REF")
+    rm.add_argument("ref", nargs="+", metavar="REF", help="wheels")
     rm.add_argument("--yes", action="store_true", help="don't ask")
     add = verb("add", "check wheels from elsewhere and publish them in channel `local`")
-    add.add_argument("file", nargs="+", metavar="FILE")
+    add.add_argument("file", nargs="+", metavar="FILE", help="wheel files")
     reindex = verb("reindex", "make the catalogue anew", REINDEX)
     reindex.add_argument("--salvage", action="store_true", help="go on without the bad lines of a damaged journal")
 

@@ -47,6 +47,7 @@ class Bench:
     isolation: Isolation
     log: Path
     sink: Sink
+    config_settings: Mapping[str, str | tuple[str, ...]]
     timeout_s: float | None = None
 
     @property
@@ -61,7 +62,7 @@ def dynamic_requires(bench: Bench, lock: EnvLock) -> tuple[str, ...]:
 
     Raises BuildFailed like `build_wheel`.
     """
-    asked = _call(bench, "get_requires_for_build_wheel", config_settings=None)
+    asked = _call(bench, "get_requires_for_build_wheel")
     held = {one.name: one.version for one in lock.packages}
     return tuple(text for text in asked if not _satisfied(str(text), held))
 
@@ -77,7 +78,7 @@ def _satisfied(requirement: str, held: Mapping[str, str]) -> bool:
     return version is not None and wanted.specifier.contains(version, prereleases=True)
 
 
-def build_wheel(bench: Bench, config_settings: Mapping[str, str | Sequence[str]]) -> Built:
+def build_wheel(bench: Bench) -> Built:
     """Return the wheel that the backend leaves in ``dist/<output>``, which is emptied first.
 
     Raises BuildFailed: ``build-failed`` with the first real error, ``network-reached`` with what it wanted,
@@ -90,14 +91,7 @@ def build_wheel(bench: Bench, config_settings: Mapping[str, str | Sequence[str]]
     here.mkdir(parents=True)
     started = time.monotonic()
     peaks: list[int] = []
-    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in config_settings.items()}
-    _call(
-        bench,
-        "build_wheel",
-        peaks=peaks,
-        wheel_directory=str(bench.space.inside / "dist" / bench.output),
-        config_settings=settings or None,
-    )
+    _call(bench, "build_wheel", peaks=peaks, wheel_directory=str(bench.space.inside / "dist" / bench.output))
     wheels = sorted(here.glob("*.whl"))
     if len(wheels) != 1:
         raise BuildFailed(
@@ -150,7 +144,10 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
         python_executable=str(bench.space.inside / "venv" / bench.output / "bin" / "python"),
     )
     try:
-        return getattr(caller, hook)(**arguments)
+        settings = {
+            key: [*value] if isinstance(value, tuple) else value for key, value in bench.config_settings.items()
+        }
+        return getattr(caller, hook)(**arguments, config_settings=settings or None)
     except pyproject_hooks.BackendUnavailable as error:
         raise BuildFailed(
             "backend-missing",

@@ -7,10 +7,10 @@ starts no process and reads no big file (see `builder.host.digests`).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from builder.host import compilers, interpreter, memory, toolkit
-from builder.host.digests import Digests
+from builder.host.digests import Once
 from builder.stages import Host
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from builder.recipe.model import System
 
-__all__ = ["probe"]
+__all__ = ["Machine", "probe"]
 
 
 def probe(system: System, *, python: str | None, cuda: str | None, env: Mapping[str, str], cache: Path) -> Host:
@@ -29,7 +29,36 @@ def probe(system: System, *, python: str | None, cuda: str | None, env: Mapping[
     are remembered below `cache`. What is missing is left out: `floors.check` judges. Raises HostError ``python-missing``
     or ``cuda-missing`` for what was asked for by name, ``tool-broken`` for a program that gives no answer.
     """
-    with Digests(cache) as digests:
+    with Machine(env=env, cache=cache) as machine:
+        return machine.probe(system, python=python, cuda=cuda)
+
+
+class Machine:
+    """The machine as one command sees it: what was looked at once isn't looked at again. Use it as a context."""
+
+    def __init__(self, *, env: Mapping[str, str], cache: Path) -> None:
+        self._env = env
+        self._digests = Once(cache)
+        self._cores = memory.cores()
+        self._found: dict[tuple[System, str | None, str | None], Host] = {}
+        self.memory = memory.memory()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remember the digests that are new."""
+        self._digests.__exit__(*error)
+
+    def probe(self, system: System, *, python: str | None, cuda: str | None) -> Host:
+        """See the function `probe`."""
+        key = (system, python, cuda)
+        if key not in self._found:
+            self._found[key] = self._probe(system, python, cuda)
+        return self._found[key]
+
+    def _probe(self, system: System, python: str | None, cuda: str | None) -> Host:
+        digests, env = self._digests, self._env
         found = interpreter.find(python, env=env)
         tools = compilers.probe(system, digests, env)
         root = toolkit.find(cuda, env=env) if system.cuda else None
@@ -39,6 +68,6 @@ def probe(system: System, *, python: str | None, cuda: str | None, env: Mapping[
             interpreter=interpreter.inspect(found, digests, env, compiles=compilers.wants_compilers(system)),
             tools=tools,
             cuda=toolkit.inspect(root, digests, env) if root else None,
-            cores=memory.cores(),
-            memory_bytes=memory.memory().total_bytes,
+            cores=self._cores,
+            memory_bytes=self.memory.total_bytes,
         )

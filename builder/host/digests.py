@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["Digests", "combined"]
+__all__ = ["Digests", "Once", "combined"]
 
 _VERSION = 3
 
@@ -152,6 +152,28 @@ class Digests:
                 {name: [_mark(status), text] for (name, _path, status), text in zip(files, contents, strict=True)},
             )
         return total.hexdigest()
+
+
+class Once(Digests):
+    """Digests for the length of one command: a file or a tree that was looked at is taken as it was."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._seen: dict[tuple[str, str], str] = {}
+
+    def sha256(self, path: Path) -> str:
+        """Return the sha256 of the file that `path` leads to."""
+        key = ("file", os.fspath(path))
+        if key not in self._seen:
+            self._seen[key] = super().sha256(path)
+        return self._seen[key]
+
+    def tree(self, root: Path, *, skip: Callable[[str], bool] = lambda _name: False) -> str:
+        """Return the digest of the tree; the same `root` is always given with the same `skip`."""
+        key = ("tree", os.fspath(root))
+        if key not in self._seen:
+            self._seen[key] = super().tree(root, skip=skip)
+        return self._seen[key]
 
 
 def _walk(root: str, skip: Callable[[str], bool]) -> list[tuple[str, str, os.stat_result]]:

@@ -69,6 +69,8 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
         names = {output.name for output in one.outputs}
         found = tuple(wheel for wheel in house.find(fingerprint) if wheel.output in names)
         if not one.request.force and len(found) == len(names):
+            text = f"{plan.recipe} {fingerprint[:10]}: another process has built it meanwhile"
+            world.sink.emit(events.Note(level="info", text=text))
             return found
         workspace.require_space(world.builds, plan.disk_bytes)
         space = workspace.open_tree(
@@ -92,7 +94,7 @@ def _perform(attempt: Attempt) -> tuple[stages.Stored, ...]:
         built.append(_at_hand(attempt, output) or _build_output(attempt, output, lock))
     with phase(attempt, "pack") as text:
         wheels = finish.pack_all(attempt, built)
-        text.extend(f"{wheel.filename}, {show_bytes(wheel.size)}" for wheel in wheels)
+        text.extend(f"{wheel.version}, {show_bytes(wheel.size)}" for wheel in wheels)
     with phase(attempt, "audit") as text:
         for wheel in wheels:
             read.check(wheel.path)
@@ -124,7 +126,7 @@ def _prepare_tree(attempt: Attempt) -> None:
     one, space = attempt.one, attempt.space
     if workspace.done(space, "patch"):
         return
-    sources = attempt.world.sources(offline=one.request.offline)
+    sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
     with phase(attempt, "fetch") as text:
         fetched = source.fetch(one.plan.pin, sources)
         text.append(f"{show_bytes(fetched)} fetched" if fetched else "at hand")
@@ -158,7 +160,7 @@ def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Bui
             note = f"{output.name}: the backend asks for {', '.join(missing)} too; locked with the rest"
             attempt.sink.emit(events.Note(level="info", text=note))
             raise AskedForMore
-        built = hooks.build_wheel(bench, _settings(attempt, output))
+        built = hooks.build_wheel(bench)
         workspace.unmark(space, "building")
         workspace.mark(space, f"built-{output.name}")
         text.append(built.path.name)
@@ -215,6 +217,7 @@ def _bench(attempt: Attempt, output: Output) -> hooks.Bench:
         isolation=attempt.level,
         log=space.logs / "build.log",
         sink=attempt.sink,
+        config_settings=_settings(attempt, output),
         timeout_s=parse_seconds(limit) if limit else None,
     )
 

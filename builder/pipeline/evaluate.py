@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from builder import history, host, inputs, plan, source
 from builder.errors import Interrupted, UsageError
 from builder.events import PhaseEnded, PhaseStarted, SourcePinned
-from builder.host import jobs, memory
+from builder.host import jobs
 from builder.pipeline import resolve
 from builder.pipeline.resolve import Basis
 from builder.pipeline.select import Facts, choose_source, select_outputs
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from builder import patches
     from builder.digest import Json
     from builder.events import PhaseName, Status
+    from builder.host import Machine
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded, Output
     from builder.stages import EnvLock, Host, Pin
 
-__all__ = ["DEFAULT_ARCH", "Evaluation", "evaluate", "evaluate_all"]
+__all__ = ["DEFAULT_ARCH", "Evaluation", "evaluate", "evaluate_all", "told"]
 
 #: The user's word for GB10.
 DEFAULT_ARCH = "12.1a"
@@ -54,8 +55,10 @@ class Evaluation:
 def evaluate_all(requests: Sequence[Request], world: World) -> tuple[Evaluation, ...]:
     """Return an evaluation for each request, in an order in which what is built on comes first."""
     done: dict[str, Evaluation] = {}
-    for request in requests:
-        done.setdefault(request.recipe, evaluate(request, world))
+    with host.Machine(env=world.env, cache=world.cache) as machine:
+        known: dict[str, Evaluation] = {}
+        for request in requests:
+            done.setdefault(request.recipe, _evaluate(request, world, machine, known))
     ordered: dict[str, Evaluation] = {}
 
     def add(one: Evaluation) -> None:
@@ -74,32 +77,23 @@ def evaluate(request: Request, world: World) -> Evaluation:
     Raises RecipeError, SourceError, HostError or PatchDrift. Remembers in the wheelhouse what was resolved, so that the
     next evaluation of the same source asks nobody; `--relock` asks again.
     """
+    with host.Machine(env=world.env, cache=world.cache) as machine:
+        return _evaluate(request, world, machine, {})
+
+
+def _evaluate(request: Request, world: World, machine: Machine, known: dict[str, Evaluation]) -> Evaluation:
+    """Evaluate on `machine`. `known` holds what was built on before, by recipe: all of it is asked for with equal words."""
     folders = find.folders(world.config.recipe_layers)
     loaded = load.load(request.recipe, folders, settings=request.settings)
     recipe = loaded.recipe
-    depends = tuple(
-        evaluate(
-            Request(
-                recipe=name,
-                python=request.python,
-                arch=request.arch,
-                cuda=request.cuda,
-                jobs=request.jobs,
-                offline=request.offline,
-                isolation=request.isolation,
-            ),
-            world,
-        )
-        for name in recipe.builds_on
-    )
-    sources = world.sources(offline=request.offline)
+    depends = tuple(_built_on(name, request, world, machine, known) for name in recipe.builds_on)
+    sources = world.sources(offline=request.offline, recipe=recipe.name)
     chosen = choose_source(loaded, request)
-    with _told(world, "pin", recipe.name):
+    with told(world, "pin", recipe.name):
         pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
     world.sink.emit(_pinned(recipe.name, pin, world.clock()))
-    found = host.probe(
-        recipe.system, python=_python(request, world), cuda=request.cuda, env=world.env, cache=world.cache
-    )
+    with told(world, "host", recipe.name):
+        found = machine.probe(recipe.system, python=_python(request, world), cuda=request.cuda)
     arch = request.arch or DEFAULT_ARCH
     torch = _torch(loaded, request, found, world)
     facts = Facts(
@@ -121,7 +115,7 @@ def evaluate(request: Request, world: World) -> Evaluation:
         sources=sources,
         provided=tuple(output.name for one in depends for output in one.outputs),
     )
-    with _told(world, "lock", recipe.name):
+    with told(world, "lock", recipe.name):
         candidates, applied = resolve.applied(basis, outputs)
         locks, keys = resolve.locks(basis, outputs, candidates)
     target = Target(
@@ -145,7 +139,7 @@ def evaluate(request: Request, world: World) -> Evaluation:
         env={**world.config.build.get("env", {}), **request.env},
         builds_on={one.plan.recipe: one.plan.inputs.fingerprint for one in depends},
     )
-    made = _plan(basis, collected, [output.name for output in outputs])
+    made = _plan(basis, collected, [output.name for output in outputs], machine.memory.available_bytes)
     return Evaluation(
         request=request,
         loaded=loaded,
@@ -161,8 +155,8 @@ def evaluate(request: Request, world: World) -> Evaluation:
 
 
 @contextlib.contextmanager
-def _told(world: World, name: PhaseName, recipe: str) -> Iterator[None]:
-    """Let the screen show what may take long before there is an attempt that keeps events."""
+def told(world: World, name: PhaseName, recipe: str) -> Iterator[None]:
+    """Let the screen show what may take long where there is no attempt that keeps events."""
     world.sink.emit(PhaseStarted(phase=name, output=recipe))
     started = time.monotonic()
     status: Status = "failed"
@@ -175,6 +169,21 @@ def _told(world: World, name: PhaseName, recipe: str) -> Iterator[None]:
     finally:
         elapsed = int((time.monotonic() - started) * 1000)
         world.sink.emit(PhaseEnded(phase=name, output=recipe, status=status, ms=elapsed))
+
+
+def _built_on(name: str, request: Request, world: World, machine: Machine, known: dict[str, Evaluation]) -> Evaluation:
+    if name not in known:
+        wanted = Request(
+            recipe=name,
+            python=request.python,
+            arch=request.arch,
+            cuda=request.cuda,
+            jobs=request.jobs,
+            offline=request.offline,
+            isolation=request.isolation,
+        )
+        known[name] = _evaluate(wanted, world, machine, known)
+    return known[name]
 
 
 def _pinned(recipe: str, pin: Pin, now: float) -> SourcePinned:
@@ -221,7 +230,7 @@ def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Mappi
     return {"from": "existing", **facts}
 
 
-def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str]) -> plan.Plan:
+def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str], available_bytes: int) -> plan.Plan:
     recipe, request, house = basis.loaded.recipe, basis.request, basis.world.house
     stored = house.find(collected.fingerprint)
     missing = request.force or not set(names) <= {wheel.output for wheel in stored}
@@ -236,7 +245,7 @@ def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str]) -> plan.
         jobs=jobs.jobs(
             recipe.resources,
             cores=basis.host.cores,
-            available_bytes=memory.memory().available_bytes,
+            available_bytes=available_bytes,
             asked=request.jobs or basis.world.config.build.get("jobs"),
         ),
         estimate_s=history.estimate(house.root / "history.sqlite3", recipe.name, names, host=basis.host.machine)

@@ -59,8 +59,8 @@ class Policy:
 class Candidate:
     """Something that takes space: `size` bytes on disk, `used` last at that time in seconds.
 
-    `in_use` says by what it is held, and is empty where it isn't. `group` names those of which the newest stay: of one output
-    and target, of one recipe. `finished` is a tree whose wheels are published, or scratch that is surely nobody's.
+    `in_use` says by what it is held, and is empty where it isn't. `group` names those of which the newest stay: of one
+    output and target, of one recipe. `finished` is a tree whose wheels are published, or scratch that is surely nobody's.
     """
 
     kind: Kind

@@ -128,7 +128,7 @@ def _logs(root: Path) -> Iterator[Candidate]:
 
 def _locks(root: Path) -> Iterator[Candidate]:
     for path in (root / "locks").glob("*"):
-        if path.name != "write" and not (root / "builds" / path.name).exists():
+        if path.name not in {"write", "gc"} and not (root / "builds" / path.name).exists():
             held = "is held" if locks.is_held(path) else ""
             yield Candidate(kind="lock", path=path, size=0, used=_used(path), in_use=held)
 

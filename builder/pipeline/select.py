@@ -95,7 +95,7 @@ def select_outputs(loaded: Loaded, request: Request, facts: Facts) -> tuple[Outp
             raise UsageError(
                 "output-condition",
                 f"{output.name} can't be built from this source",
-                cause=f"its condition doesn't hold: {output.when}",
+                cause=f"it has a condition that {facts.pin.kind} {facts.pin.version or facts.pin.commit or ''} doesn't meet",
                 run=(f"spark-build recipes show {recipe.name}",),
             )
     if not chosen:

@@ -39,8 +39,8 @@ class World:
         """Where digests of this machine's tools are remembered."""
         return self.config.sources.parent
 
-    def sources(self, *, offline: bool) -> Sources:
-        """Return the sources as configured."""
+    def sources(self, *, offline: bool, recipe: str) -> Sources:
+        """Return the sources as configured; `recipe` is what the commands in their errors name."""
         return Sources(
             root=self.config.sources,
             mirrors=self.config.mirrors,
@@ -49,4 +49,5 @@ class World:
             env=self.env,
             clock=self.clock,
             sink=self.sink,
+            recipe=recipe,
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from typing import TYPE_CHECKING
 
+from builder.errors import HostError
 from builder.source.place import Sources
 from builder.values import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from builder.recipe.model import Source
@@ -18,6 +22,28 @@ __all__ = ["Sources", "contains", "fetch", "materialize", "pin", "read"]
 # Each kind of source is a module with the same functions; only the one in use is imported.
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a file system refuses into HostError ``unwritable`` or ``disk-full``."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or "the sources' folder"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            summary = f"no space left at {place}"
+            raise HostError("disk-full", summary, cause=str(error), run=("spark-build gc",)) from error
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        raise HostError(
+            "unwritable",
+            f"{place} can't be used",
+            cause=str(error),
+            help="[sources] cache in the configuration names another folder for sources",
+            run=(f"ls -ld {place}",),
+        ) from error
+
+
+@_told()
 def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base: Path) -> Pin:
     """Return `source` made exact for `request`; `base` is the folder that relative paths of the recipe mean.
 
@@ -43,6 +69,7 @@ def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base
             return local.pin(source, request, sources, base=base)
 
 
+@_told()
 def fetch(pinned: Pin, sources: Sources) -> int:
     """Bring in all that `materialize` reads; return how many bytes came over the network."""
     match pinned.kind:
@@ -58,6 +85,7 @@ def fetch(pinned: Pin, sources: Sources) -> int:
             return 0
 
 
+@_told()
 def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
     """Leave the pinned tree at `dest`, which mustn't exist; a kill leaves nothing there."""
     match pinned.kind:
@@ -75,6 +103,7 @@ def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
             local.materialize(pinned, dest, sources)
 
 
+@_told()
 def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
     """Return one file of the pinned tree, or None; brings in what that needs."""
     match pinned.kind:

@@ -24,8 +24,12 @@ __all__ = ["DESCRIBE", "describe", "lay_out", "name", "repository", "settle", "v
 
 _SCANT = 64 << 20
 
-#: The words that setuptools-scm uses, the tool which most projects take their version from.
-DESCRIBE = ("describe", "--tags", "--long", "--match", "*[0-9]*")
+#: The words that setuptools-scm uses, the tool which most projects take their version from; with the whole commit, since
+#: how much of it git shows depends on how many objects it happens to have.
+DESCRIBE = ("describe", "--tags", "--long", "--abbrev=40", "--match", "*[0-9]*")
+
+#: What a laid-out repository shows of a commit, so that versions are the same on each machine.
+_ABBREV = "9"
 
 
 def describe(mirror: Mirror, commit: str) -> str:
@@ -59,7 +63,11 @@ def repository(dest: Path, sources: Sources, *, objects: Path, origin: str, comm
     write_atomic(folder / "objects" / "info" / "alternates", f"{objects}\n".encode())
     if (shallow := objects.parent / "shallow").exists():
         shutil.copyfile(shallow, folder / "shallow")
-    for words in (["remote", "add", "origin", origin], ["update-ref", "--no-deref", "HEAD", commit]):
+    for words in (
+        ["config", "core.abbrev", _ABBREV],
+        ["remote", "add", "origin", origin],
+        ["update-ref", "--no-deref", "HEAD", commit],
+    ):
         _must(["git", "-C", str(dest), *words], sources, dest, env)
 
 

@@ -6,6 +6,7 @@ laying out go by that tree, so there is one truth for conditions, patches and th
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -61,7 +62,7 @@ def pin(source: Source, request: Request, sources: Sources) -> Pin:
         kind="git",
         url=mirror.url,
         tree=f"git:{tree}",
-        time=int(mirror.out("log", "-1", "--format=%ct", commit)),
+        time=_time(mirror, commit),
         version=checkout.version_of(mirror.out("tag", "--points-at", commit).splitlines()),
         ref=ref,
         commit=commit,
@@ -71,6 +72,15 @@ def pin(source: Source, request: Request, sources: Sources) -> Pin:
         asked_at=asked,
         stale=stale,
     )
+
+
+def _time(mirror: Mirror, commit: str) -> int:
+    """Return a commit's time in seconds; the object alone tells it, also where history is cut off."""
+    head = mirror.git("cat-file", "commit", commit).raw.partition(b"\n\n")[0]
+    found = re.search(rb"^committer .*> (\d+) [+-]\d{4}$", head, re.MULTILINE)
+    if found is None:
+        raise mirror.broken(f"{commit} isn't there")
+    return int(found[1])
 
 
 def _resolve(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
@@ -244,6 +254,9 @@ def fetch(pinned: Pin, sources: Sources) -> int:
             _pull, made = lay_on(mirror, pull.number, pull.head, commit=pinned.commit, tree=made)
     for one in pinned.submodules:
         received += _bring_submodule(Mirror(one.url, sources), one.commit)
+    for url in (pinned.url, *(one.url for one in pinned.submodules)):
+        with contextlib.suppress(OSError):  # read-only sources have no use for it
+            os.utime(Mirror(url, sources).path)  # last used, for gc
     return received
 
 

@@ -134,18 +134,21 @@ class Mirror:
             except BlockingIOError:
                 self.sources.sink.emit(Waiting(what=f"the mirror of {self.url}", holder="another fetch"))
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            self._made()
+            self._made(lock.fileno())
             self._cleared()
             yield lock.fileno()
 
-    def _made(self) -> None:
-        if (self.path / "HEAD").exists() and (self.path / "info" / "attributes").exists():
+    def _made(self, lock: int) -> None:
+        """Make the mirror; one whose last file is missing is what a killed `git init` left."""
+        last = self.path / "info" / "attributes"
+        if last.exists():
             return
+        shutil.rmtree(self.path, ignore_errors=True)
         words = ["git", "init", "-q", "--bare", "--template=", str(self.path)]
-        made = proc.capture(words, env=environment(self.sources))
+        made = proc.capture(words, env=environment(self.sources), pass_fds=(lock,))
         if not made.ok:
             raise self._failed(made)
-        write_atomic(self.path / "info" / "attributes", ATTRIBUTES.encode())
+        write_atomic(last, ATTRIBUTES.encode())
 
     def _cleared(self) -> None:
         """Remove what a killed git left: nobody else can be at work here."""
@@ -170,7 +173,8 @@ class Mirror:
         with self.locked() as lock, self._watched():
             before = self._packs()
             everything = specs[: len(HEADS)] == HEADS
-            words = ["fetch", "-q", "--no-tags", "--no-write-fetch-head"]
+            # A mirror of the user's may be a shallow clone: what it has is what there is.
+            words = ["fetch", "-q", "--no-tags", "--no-write-fetch-head", "--update-shallow"]
             words += ["--prune"] if everything else []
             words += ["--unshallow"] if everything and self.shallow else []
             words += [f"--depth={depth}"] if depth else []

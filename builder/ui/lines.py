@@ -58,7 +58,8 @@ def permanent(  # the columns of a line
     if style.live:
         import textwrap  # noqa: PLC0415  # few texts are that long
 
-        parts = textwrap.wrap(text, max(room, 20), break_long_words=False, break_on_hyphens=False) or [""]
+        # Only a line with a duration has to keep its right edge; elsewhere a path stays whole for copying.
+        parts = textwrap.wrap(text, max(room, 20), break_long_words=bool(took), break_on_hyphens=False) or [""]
     first, *rest = parts
     gap = " " * max(2, edge - INDENT - len(first) - len(took)) if took else ""
     lines = [

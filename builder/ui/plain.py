@@ -37,7 +37,7 @@ TAIL = 20
 #: How many reasons of a rebuild are shown; `spark-build why` has all.
 REASONS = 4
 #: Phases that every call goes through, hits too: told only when they took long. An error of theirs has its own screen.
-UNTOLD = frozenset({"pin", "lock"})
+UNTOLD = frozenset({"pin", "host", "lock"})
 
 _CLEAR = "\r\x1b[K"
 _ENDINGS = {"ok": "✔", "cached": "✔", "failed": "✘", "interrupted": "■"}
@@ -200,8 +200,8 @@ class Plain:
 
     def _planned(self, event: events.PlanMade, now: float) -> list[str]:
         self._recipe, self._fingerprint, self._estimate_s = event.recipe, event.fingerprint, event.estimate_s
-        about = f"about {show_seconds(event.estimate_s)}" if event.estimate_s is not None else "no estimate yet"
-        head = f"{event.recipe} {event.fingerprint[:10]}: build {', '.join(event.misses)}; {about}"
+        about = f"; about {show_seconds(event.estimate_s)}" if event.estimate_s is not None else ""
+        head = f"{event.recipe} {event.fingerprint[:10]}: build {', '.join(event.misses)}{about}"
         reasons = [f"because {reason}" for reason in event.reasons[:REASONS]]
         if more := len(event.reasons) - len(reasons):
             reasons.append(f"and {more} more: spark-build why {event.recipe}")

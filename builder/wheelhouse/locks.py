@@ -75,7 +75,13 @@ def _open(file: Path) -> int:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise HostError("disk-full", f"no space left for the lock {file}", run=("spark-build gc",)) from error
-        raise HostError("unwritable", f"the lock {file} can't be taken", cause=str(error)) from error
+        raise HostError(
+            "unwritable",
+            f"the lock {file} can't be taken",
+            cause=str(error),
+            help="choose another folder with --wheelhouse, or mend its permissions",
+            run=(f"ls -ld {file.parent}",),
+        ) from error
 
 
 def _try(descriptor: int) -> bool:

@@ -192,7 +192,7 @@ def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tu
         db.executemany("INSERT INTO plans VALUES (?,?)", replayed.plans.items())
         db.executemany("INSERT INTO names VALUES (?,?)", replayed.names.items())
         db.executemany("INSERT INTO channels VALUES (?,?)", replayed.channels.items())
-        memory = [(kind, key, json.dumps(value)) for (kind, key), value in replayed.memory.items()]
+        memory = [(kind, key, json.dumps(value, sort_keys=True)) for (kind, key), value in replayed.memory.items()]
         db.executemany("INSERT INTO memory VALUES (?,?,?)", memory)
         for fingerprint, (recipe, document) in replayed.inputs.items():
             catalogue.keep_inputs(db, fingerprint, recipe, document)

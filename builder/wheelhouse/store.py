@@ -187,7 +187,7 @@ class Wheelhouse:
             return
         with self.writing(), self.catalogue.transaction() as db:
             self.note("remember", kind=kind, key=key, value=dict(value))
-            db.execute("INSERT OR REPLACE INTO memory VALUES (?,?,?)", (kind, key, json.dumps(value)))
+            db.execute("INSERT OR REPLACE INTO memory VALUES (?,?,?)", (kind, key, json.dumps(value, sort_keys=True)))
 
     def forget(self, kind: str, key: str) -> None:
         """Drop what was remembered. Does nothing in a read-only wheelhouse."""

@@ -108,7 +108,7 @@ def _around(house: Wheelhouse, listed: set[Path]) -> Iterator[Finding]:
         yield Finding(kind="catalogue", path=path, text=wrong, run="spark-build wheels reindex")
     rows = house.catalogue.rows("SELECT filename, metadata, metadata_sha256 FROM wheels")
     for filename, metadata, digest in rows:
-        if sha256_bytes(bytes(metadata)) != digest:
+        if not isinstance(metadata, bytes) or sha256_bytes(metadata) != digest:
             path = house.root / "catalog.sqlite3"
             text = f"the METADATA that it gives out for {filename} was changed"
             yield Finding(kind="catalogue", path=path, text=text, run="spark-build wheels reindex")
