@@ -47,7 +47,7 @@ class Bench:
     isolation: Isolation
     log: Path
     sink: Sink
-    config_settings: Mapping[str, str | tuple[str, ...]]
+    config_settings: Mapping[str, str | list[str]]
     timeout_s: float | None = None
 
     @property
@@ -144,10 +144,7 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
         python_executable=str(bench.space.inside / "venv" / bench.output / "bin" / "python"),
     )
     try:
-        settings = {
-            key: [*value] if isinstance(value, tuple) else value for key, value in bench.config_settings.items()
-        }
-        return getattr(caller, hook)(**arguments, config_settings=settings or None)
+        return getattr(caller, hook)(**arguments, config_settings=dict(bench.config_settings) or None)
     except pyproject_hooks.BackendUnavailable as error:
         raise BuildFailed(
             "backend-missing",
