@@ -6,7 +6,6 @@ index and cache variables), but none of a project that the caller happens to sta
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -16,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 from builder import proc
 from builder.digest import sha256_bytes
 from builder.errors import HostError, RecipeError, SourceError
-from builder.stages import EnvLock, Locked
+from builder.stages import EnvLock, Locked, Torch
 from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from builder.digest import Json
     from builder.errors import SparkError
 
-__all__ = ["Backend", "backend", "create", "normalised", "requires", "resolve", "torch_facts"]
+__all__ = ["Backend", "backend", "create", "existing_torch", "normalised", "requires", "resolve"]
 
 #: What PEP 517 prescribes for a project without a `build-system` table.
 DEFAULT_REQUIRES = ("setuptools >= 40.8.0",)
@@ -60,16 +58,20 @@ def backend(pyproject: bytes | None) -> Backend:
 
 
 def requires(
-    pyproject: bytes | None, *, add: Sequence[str], remove: Sequence[str], pin_torch: str | None
+    pyproject: bytes | None, *, add: Sequence[str], remove: Sequence[str], torch: Torch | None
 ) -> tuple[str, ...]:
-    """Return what the build environment has to hold: the project's static requirements (PEP 518), changed by the recipe."""
-    gone = {normalised(name) for name in remove}
-    if pin_torch is not None:
-        gone.add("torch")
+    """Return what the build environment has to hold: the project's static requirements (PEP 518), changed by the recipe.
+
+    Torch is the one that was chosen; an existing one isn't required at all, `create` lets the build see it.
+    """
+    gone = {normalised(name) for name in remove} | ({"torch"} if torch else set())
     own = _build_system(pyproject).get("requires", DEFAULT_REQUIRES)
-    kept = [text for text in own if normalised(text) not in gone]
-    torch = [f"torch=={pin_torch}"] if pin_torch is not None else []
-    return tuple(dict.fromkeys([*kept, *torch, *add]))
+    wanted = [text for text in own if normalised(text) not in gone]
+    if torch and torch.folder:
+        wanted += [text for text in add if normalised(text) != "torch"]
+    else:
+        wanted += [*([f"torch=={torch.version}"] if torch else []), *add]
+    return tuple(dict.fromkeys(wanted))
 
 
 def _build_system(pyproject: bytes | None) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _build_system(pyproject: bytes | None) -> dict[str, Any]:
     return known
 
 
-def resolve(  # a lock depends on all of it
+def resolve(  # noqa: PLR0913  # a lock depends on all of it
     requirements: Sequence[str],
     *,
     output: str,
@@ -108,13 +110,14 @@ def resolve(  # a lock depends on all of it
     index_url: str | None,
     env: Mapping[str, str],
     scratch: Path,
-    torch: str | None,
+    torch: Torch | None,
+    offline: bool = False,
 ) -> EnvLock:
     """Return exact versions with hashes for `requirements`, for the interpreter `python` on this machine.
 
-    Only wheels are taken. Raises RecipeError ``requirement-conflict``, ``requirement-no-wheel``, ``requirement-wrong``,
-    ``requirement-url`` or ``torch-by-accident``; SourceError ``requirement-missing`` or ``index-unreachable``; HostError
-    ``python-missing``.
+    Only wheels are taken; with `offline` only what uv has in its cache. Raises RecipeError ``requirement-conflict``,
+    ``requirement-url`` or ``torch-by-accident``; SourceError ``requirement-missing``, ``requirement-offline`` or
+    ``index-unreachable``.
     """
     if not requirements:
         return EnvLock(output=output, packages=(), text="")
@@ -124,23 +127,22 @@ def resolve(  # a lock depends on all of it
         wanted.write_text("".join(f"{line}\n" for line in requirements))
         bounds.write_text("".join(f"{line}\n" for line in constraints))
         words = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--no-strip-extras"]
+        words += ["--offline"] if offline else []
         words += ["--only-binary", ":all:", "--python", python, "--constraints", str(bounds), str(wanted)]
         done = proc.capture([_uv_path(), *words], env=_environment(env, index_url), cwd=Path("/"))
     if not done.ok:
         raise _retold(done.err, output, locked=False)
     packages = tuple(_packages(done.out, output))
-    if torch is None and any(one.name == "torch" for one in packages):
+    own = next((one for one in packages if one.name == "torch"), None)
+    if own and (torch is None or torch.folder):
         raise RecipeError(
             "torch-by-accident",
             f"the build requirements of {output} bring a torch of their own",
-            cause=f"{', '.join(requirements)} resolve to torch {_version(packages, 'torch')}",
-            help="say what is meant: build.torch = 'existing' or 'pinned', or take it out with build.requires-remove",
+            cause=f"{', '.join(requirements)} resolve to torch {own.version}",
+            help="take what brings it out with build.requires-remove, or build against one of the index: "
+            f"build.torch = 'pinned' and build.torch-version = '{own.version}'",
         )
     return EnvLock(output=output, packages=packages, text=done.out)
-
-
-def _version(packages: Sequence[Locked], name: str) -> str:
-    return next(one.version for one in packages if one.name == name)
 
 
 def _packages(text: str, output: str) -> list[Locked]:
@@ -163,7 +165,6 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
     lock: EnvLock,
     venv: Path,
     *,
-    inside: Path,
     python: str,
     index_url: str | None,
     env: Mapping[str, str],
@@ -171,23 +172,31 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
     log: Path,
     on_line: Callable[[str], None],
     wheels: Sequence[Path] = (),
+    torch: Torch | None = None,
 ) -> None:
-    """Leave an environment with exactly what `lock` holds, and `wheels`, at `venv`; it works under the path `inside`, too.
+    """Leave an environment with exactly what `lock` holds, and `wheels`, at `venv`; it works at another path, too.
+
+    An existing `torch` is seen in its own folder, behind all that is locked, with what else lies there.
 
     One that an earlier attempt finished for the same lock is taken as it is. Files are copies: a build may write into them,
     and uv's cache must not notice. Raises SourceError ``requirement-offline``, ``requirement-hash``, ``requirement-gone``,
-    ``index-unreachable``; HostError ``python-missing``, ``disk-full``.
+    ``index-unreachable``; HostError ``disk-full``.
     """
-    stamp, wanted = (
-        venv / "spark-build.lock",
-        sha256_bytes("\n".join([python, str(inside), lock.text, *map(str, wheels)]).encode()),
-    )
+    beside = torch.folder if torch else None
+    stamp = venv / "spark-build.lock"
+    wanted = sha256_bytes("\n".join([python, lock.text, *map(str, wheels), str(beside)]).encode())
     if stamp.exists() and stamp.read_text() == wanted:
         return
     shutil.rmtree(venv, ignore_errors=True)
     venv.parent.mkdir(parents=True, exist_ok=True)
     uv = _environment(env, index_url)
-    _must(["venv", "--quiet", "--no-project", "--python", python, str(venv)], uv, log, on_line, lock.output)
+    _must(
+        ["venv", "--quiet", "--no-project", "--relocatable", "--python", python, str(venv)],
+        uv,
+        log,
+        on_line,
+        lock.output,
+    )
     if lock.packages:
         file = venv / "lock.txt"
         file.write_text(lock.text)
@@ -198,7 +207,9 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
         words = ["pip", "install", "--no-deps", "--no-index", "--offline", "--link-mode", "copy"]
         words += ["--python", str(venv / "bin" / "python"), *map(str, wheels)]
         _must(words, uv, log, on_line, lock.output)
-    _move_scripts(venv, inside)
+    if beside:
+        packages = next((venv / "lib").glob("python*/site-packages"))
+        (packages / "existing-torch.pth").write_text(f"{beside}\n")
     stamp.write_text(wanted)
 
 
@@ -213,17 +224,6 @@ def _must(words: list[str], env: Mapping[str, str], log: Path, on_line: Callable
     done = proc.run([_uv_path(), *words], env=env, cwd=Path("/"), log=log, on_line=line)
     if not done.ok:
         raise _retold("\n".join(lines), output, locked=True, offline="--offline" in words)
-
-
-def _move_scripts(venv: Path, inside: Path) -> None:
-    """Let console scripts and activation name the path at which the build sees the environment."""
-    old, new = os.fsencode(venv), os.fsencode(inside)
-    for script in (venv / "bin").iterdir():
-        if script.is_symlink() or not script.is_file():
-            continue
-        text = script.read_bytes()
-        if not text.startswith(b"\x7fELF") and old in text:
-            script.write_bytes(text.replace(old, new))
 
 
 def _uv_path() -> str:
@@ -244,14 +244,8 @@ _SAYINGS: tuple[tuple[str, type[SparkError], str, str], ...] = (
     (r"No space left", HostError, "disk-full", "no space left for the build environment of {}"),
     (r"[Hh]ash mismatch", SourceError, "requirement-hash", "a build requirement of {} isn't what was locked"),
     (r"network was disabled", SourceError, "requirement-offline", "build requirements of {} aren't at hand"),
-    (r"No interpreter found|Python installation found|broken symlink|Python interpreter", HostError, "python-missing",
-     "uv doesn't find the interpreter that {} is built for"),
     (r"Failed to fetch|error sending request|dns error|[Tt]imed? ?out|[Cc]onnect error|401 Unauthorized|403 Forbidden",
      SourceError, "index-unreachable", "the package index doesn't give what {} needs"),
-    (r"no usable wheels|no wheels with a matching|Wheels are required", RecipeError, "requirement-no-wheel",
-     "a build requirement of {} has no wheel for this machine and Python"),
-    (r"[Cc]ouldn't parse requirement|Expected package name", RecipeError, "requirement-wrong",
-     "a build requirement of {} can't be read"),
     (r"was not found in the package registry|There (is|are) no versions? of", SourceError, "requirement-missing",
      "the package index lacks a build requirement of {}"),
 )  # fmt: skip
@@ -261,7 +255,6 @@ _ADVICE: dict[str, tuple[str, tuple[str, ...]]] = {
     "requirement-hash": ("the index gives other bytes under a name: find out which are right, then lock again",
                          ("spark-build recipe NAME --relock",)),
     "requirement-offline": ("--offline forbids to fetch them", ("spark-build fetch NAME",)),
-    "python-missing": ("", ("spark-build doctor",)),
     "index-unreachable": ("[index] url or UV_DEFAULT_INDEX says which is asked", ("spark-build doctor",)),
     "requirement-gone": ("a lock is kept until you ask for another", ("spark-build recipe NAME --relock",)),
 }  # fmt: skip
@@ -279,7 +272,7 @@ def _retold(text: str, output: str, *, locked: bool, offline: bool = False) -> S
         if re.search(pattern, text):
             made, code, summary = error, slug, words
             break
-    if locked and code in {"requirement-conflict", "requirement-missing", "requirement-no-wheel"}:
+    if locked and code in {"requirement-conflict", "requirement-missing"}:
         # Without a network uv says the same of what isn't in its cache.
         code = "requirement-offline" if offline else "requirement-gone"
         summary = "build requirements of {} aren't at hand" if offline else "the index lost what is locked for {}"
@@ -289,23 +282,40 @@ def _retold(text: str, output: str, *, locked: bool, offline: bool = False) -> S
 
 
 _FACTS = """
-import json
+import json, sys, sysconfig
+from pathlib import Path
 try:
     import torch
 except ImportError:
     print("null")
 else:
-    print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda,
-                      "cxx11abi": bool(torch.compiled_with_cxx11_abi())}))
+    threads = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    print(json.dumps({"version": str(torch.__version__), "cuda": torch.version.cuda,
+                      "cxx11abi": bool(torch.compiled_with_cxx11_abi()), "folder": str(Path(torch.__file__).parents[1]),
+                      "tag": "cp%d%d" % sys.version_info[:2] + threads}))
 """
 
 
-def torch_facts(python: str, env: Mapping[str, str]) -> dict[str, Json] | None:
-    """Return version, CUDA and C++ ABI of the torch of an interpreter, or None where it has none."""
+def existing_torch(python: str, env: Mapping[str, str], *, tag: str) -> Torch | None:
+    """Return the torch of an interpreter, or None where it has none.
+
+    Raises HostError ``torch-broken`` when it can't be imported, ``torch-python`` when it is for another Python than `tag`
+    (``cp312``) says.
+    """
     import json  # noqa: PLC0415
 
     done = proc.capture([python, "-I", "-c", _FACTS], env=_environment(env), timeout_s=120)
     if not done.ok:
         raise HostError("torch-broken", f"torch of {python} can't be imported", cause=done.err.strip()[-2000:])
-    facts: dict[str, Json] | None = json.loads(done.out)
-    return facts
+    facts: dict[str, Any] | None = json.loads(done.out.splitlines()[-1])  # importing it may print
+    if facts is None:
+        return None
+    if (found := facts.pop("tag")) != tag:
+        raise HostError(
+            "torch-python",
+            f"torch of {python} is for another Python than the wheel",
+            cause=f"it is for {found}, wheels are built for {tag}",
+            help="build for the interpreter that has torch, or name another torch",
+            run=(f"spark-build recipe NAME --python {python} --torch existing",),
+        )
+    return Torch(**facts | {"folder": Path(facts["folder"])})

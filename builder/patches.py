@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING
 
 from builder import proc
 from builder.digest import sha256_file
-from builder.errors import HostError, PatchDrift, RecipeError
+from builder.errors import PatchDrift, RecipeError
 from builder.inputs import AppliedPatch
 from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Candidate", "Evaluation", "apply", "evaluate", "touched"]
+__all__ = ["Candidate", "Evaluation", "apply", "evaluate"]
 
 _SHOWN = 8  # lines of a hunk in an error
+
+#: A link or a submodule in the head of a file; lines of hunks begin with a blank, a plus or a minus.
+_LINK = re.compile(rb"^(?:(?:new|deleted) file mode|(?:old|new) mode|index \S+) (120000|160000)", re.MULTILINE)
+
+#: What ``git apply --verbose`` says of a hunk that doesn't fit: its lines, the file, the line.
+_MISSED = re.compile(r"while searching for:\n(.*?)\n?error: patch failed: (.+):(\d+)\n", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,59 +65,52 @@ def evaluate(
     with file and hunk, RecipeError ``patch-hash``, ``patch-missing``, ``patch-path``, ``patch-empty``, ``patch-broken``,
     ``patch-link`` or ``patch-upstream``.
     """
-    applied, skipped = [], []
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".patches-", dir=scratch) as folder:
         bench = Path(folder)
-        present: set[str] = set()
-        for one in candidates:
-            _check_hash(one)
-            for path in touched(one):
-                if path not in present:
-                    present.add(path)
-                    _place(bench / path, read(path))
-            if _is_there(one, bench, env):
-                if one.on_upstream == "fail":
-                    raise RecipeError(
-                        "patch-upstream",
-                        f"the source has {one.id} already",
-                        cause=str(one.file),
-                        help="take it out, give it a condition, or let it be skipped: on-upstream = 'skip'",
-                        run=("spark-build recipes lint",),
-                    )
-                skipped.append(one.id)
-            elif _git_apply(one, bench, env).ok:  # git apply changes all of a patch's files, or none
-                applied.append(AppliedPatch(id=one.id, sha256=one.sha256))
-            else:
-                raise _drift(one, bench, env)
-        files = {path: (bench / path).read_bytes() for path in present if (bench / path).is_file()}
-    return Evaluation(applied=tuple(applied), skipped=tuple(skipped), files=files)
+        applied, skipped, paths = _tried(candidates, bench, lambda _one, path: _place(bench / path, read(path)), env)
+        files = {path: (bench / path).read_bytes() for path in paths if (bench / path).is_file()}
+    return Evaluation(applied=applied, skipped=skipped, files=files)
 
 
 def apply(candidates: Sequence[Candidate], tree: Path, *, env: Mapping[str, str]) -> None:
     """Leave `tree` with all candidates, or as it was; changed files get the time of the tree, as all others have it.
 
-    Raises PatchDrift ``patch-drift`` or ``patch-link``, HostError ``disk-full``, and RecipeError as `evaluate` does.
+    Raises PatchDrift ``patch-drift`` or ``patch-link``, and RecipeError as `evaluate` does.
     """
     with tempfile.TemporaryDirectory(prefix=f".{tree.name}.patches-", dir=tree.parent) as folder:
         bench = Path(folder)
-        present: dict[str, None] = {}
-        try:
-            for one in candidates:
-                _check_hash(one)
-                for path in touched(one):
-                    if path not in present:
-                        present[path] = None
-                        _fetch(one, tree, bench, path)
-                if not _git_apply(one, bench, env).ok:
-                    raise _drift(one, bench, env)
-            _put(present, bench, tree)
-        except OSError as error:
-            if error.errno == 28:  # noqa: PLR2004  # ENOSPC
-                raise HostError(
-                    "disk-full", "no space left to patch", cause=str(tree), run=("spark-build gc",)
-                ) from error
-            raise
+        _applied, _skipped, paths = _tried(candidates, bench, lambda one, path: _fetch(one, tree, bench, path), env)
+        _put(paths, bench, tree)
+
+
+def _tried(
+    candidates: Sequence[Candidate], bench: Path, bring: Callable[[Candidate, str], None], env: Mapping[str, str]
+) -> tuple[tuple[AppliedPatch, ...], tuple[str, ...], tuple[str, ...]]:
+    """Change the files that `bring` puts on the bench; return what was applied, skipped and touched."""
+    applied, skipped = [], []
+    present: dict[str, None] = {}
+    for one in candidates:
+        _check_hash(one)
+        for path in _touched(one, bench, env):
+            if path not in present:
+                present[path] = None
+                bring(one, path)
+        if _is_there(one, bench, env):
+            if one.on_upstream == "fail":
+                raise RecipeError(
+                    "patch-upstream",
+                    f"the source has {one.id} already",
+                    cause=str(one.file),
+                    help="take it out, give it a condition, or let it be skipped: on-upstream = 'skip'",
+                    run=("spark-build recipes lint",),
+                )
+            skipped.append(one.id)
+        elif _git_apply(one, bench, env).ok:  # git apply changes all of a patch's files, or none
+            applied.append(AppliedPatch(id=one.id, sha256=one.sha256))
+        else:
+            raise _drift(one, bench, env)
+    return tuple(applied), tuple(skipped), tuple(present)
 
 
 def _fetch(one: Candidate, tree: Path, bench: Path, path: str) -> None:
@@ -132,7 +131,7 @@ def _fetch(one: Candidate, tree: Path, bench: Path, path: str) -> None:
         (bench / path).chmod(0o755 if place.stat().st_mode & 0o100 else 0o644)
 
 
-def _put(paths: Mapping[str, None], bench: Path, tree: Path) -> None:
+def _put(paths: Sequence[str], bench: Path, tree: Path) -> None:
     """Bring the files of the bench into the tree, and remove those that the patches removed."""
     epoch = tree.stat().st_mtime
     for path in paths:
@@ -160,19 +159,23 @@ def _settle(tree: Path, path: Path, epoch: float) -> None:
         os.utime(folder, (epoch, epoch))
 
 
-def touched(one: Candidate) -> tuple[str, ...]:
+def _touched(one: Candidate, bench: Path, env: Mapping[str, str]) -> tuple[str, ...]:
     """Return the paths that a patch reads or writes.
 
     Raises RecipeError ``patch-path`` for one that leaves the tree, ``patch-link`` for one that makes or changes a link or a
-    submodule, ``patch-empty`` for one that changes nothing.
+    submodule, ``patch-empty`` for one that changes nothing, ``patch-broken`` for one that git can't read.
     """
+    if found := _LINK.search(one.file.read_bytes()):
+        what = "a symbolic link" if found[1] == b"120000" else "a submodule"
+        raise RecipeError("patch-link", f"the patch {one.id} changes {what}", cause=str(one.file), run=_look(one))
     paths: dict[str, None] = {}
-    for kind, text in _heads(one.file.read_bytes().decode(errors="surrogateescape")):
-        if kind == "mode" and text in {"120000", "160000"}:
-            what = "a symbolic link" if text == "120000" else "a submodule"
-            raise RecipeError("patch-link", f"the patch {one.id} changes {what}", cause=str(one.file), run=_look(one))
-        if kind == "path" and text != "/dev/null":
-            paths[text] = None
+    for way in ((), ("--reverse",)):  # of a renamed file each way gives one name
+        done = _git_apply(one, bench, env, "--numstat", "-z", *way)
+        if "No valid patches" in done.err:
+            raise RecipeError("patch-empty", f"the patch {one.id} changes nothing", cause=str(one.file), run=_look(one))
+        if not done.ok:
+            raise RecipeError("patch-broken", f"{one.file.name} is no whole patch", cause=done.err, run=_look(one))
+        paths |= dict.fromkeys(os.fsdecode(line).split("\t", 2)[2] for line in done.raw.split(b"\0") if line)
     for path in paths:
         parts = PurePosixPath(path).parts
         if path.startswith("/") or ".." in parts or ".git" in (part.lower() for part in parts):
@@ -182,55 +185,11 @@ def touched(one: Candidate) -> tuple[str, ...]:
                 cause=str(one.file),
                 run=_look(one),
             )
-    if not paths:
-        raise RecipeError("patch-empty", f"the patch {one.id} changes nothing", cause=str(one.file), run=_look(one))
     return tuple(paths)
 
 
 def _look(one: Candidate) -> tuple[str, ...]:
     return (f"git apply --stat --summary {one.file}",)
-
-
-def _heads(text: str) -> Iterator[tuple[str, str]]:
-    """Yield what the heads of a patch's files say: ``path`` and ``mode``; lines of hunks never count as such."""
-    old = new = 0
-    for line in text.split("\n"):
-        if old > 0 or new > 0:
-            old -= line[:1] in {" ", "-", ""}
-            new -= line[:1] in {" ", "+", ""}
-            continue
-        if found := re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", line):
-            old, new = (int(count) if count is not None else 1 for count in found.groups())
-        elif found := re.match(r"(?:---|\+\+\+) (.+)", line):
-            yield "path", _name(found[1])
-        elif found := re.match(r"(?:rename|copy) (?:from|to) (.+)", line):
-            yield "path", _unquoted(found[1].rstrip("\r"))
-        elif found := re.match(r"diff --git (.+)", line):
-            # Where nothing else names the file (its mode, an empty one, a binary one), both halves are the same.
-            half = found[1].rstrip("\r")
-            first, second = half[: len(half) // 2], half[len(half) // 2 + 1 :]
-            if _name(first) == _name(second):
-                yield "path", _name(first)
-        elif found := re.match(r"(?:(?:new|deleted) file mode|(?:old|new) mode|index \S+) (\d{6})", line):
-            yield "mode", found[1]
-
-
-def _name(text: str) -> str:
-    """Return the path of a ``---`` line: without time stamp, quotes and the first folder (``a/``)."""
-    plain = _unquoted(text.partition("\t")[0].rstrip("\r"))
-    return plain if plain == "/dev/null" else plain.partition("/")[2] or plain
-
-
-def _unquoted(text: str) -> str:
-    if not text.startswith('"'):
-        return text
-    known = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
-
-    def one(found: re.Match[str]) -> str:
-        return chr(int(found[1], 8)) if found[1].isdigit() else known.get(found[1], found[1])
-
-    raw = re.sub(r"\\([0-7]{3}|.)", one, text[1:-1])
-    return os.fsdecode(raw.encode("latin-1", errors="surrogateescape"))
 
 
 def _check_hash(one: Candidate) -> None:
@@ -282,13 +241,11 @@ def _git_apply(one: Candidate, folder: Path, env: Mapping[str, str], *flags: str
     return proc.capture(words, env=clean, cwd=folder)
 
 
-def _drift(one: Candidate, bench: Path, env: Mapping[str, str]) -> PatchDrift | RecipeError:
+def _drift(one: Candidate, bench: Path, env: Mapping[str, str]) -> PatchDrift:
     done = _git_apply(one, bench, env, "--check", "--verbose")
-    if found := re.search(
-        r"corrupt (?:binary )?patch.*|No valid patches in input.*|patch fragment without header.*", done.err
-    ):
-        return RecipeError("patch-broken", f"{one.file.name} is no whole patch", cause=found[0], run=_look(one))
-    causes = [_around(one, bench, path, int(line)) for path, line in re.findall(r"patch failed: (.+):(\d+)", done.err)]
+    causes = [
+        _around(bench / path, f"{path}:{line}", int(line), wanted) for wanted, path, line in _MISSED.findall(done.err)
+    ]
     causes += [
         f"{path}: {what}"
         for path, what in re.findall(
@@ -304,26 +261,9 @@ def _drift(one: Candidate, bench: Path, env: Mapping[str, str]) -> PatchDrift | 
     )
 
 
-def _around(one: Candidate, bench: Path, path: str, line: int) -> str:
-    """Return the hunk's header, the lines that it wants and those that are there."""
-    head, wanted = _hunk(one.file.read_text(errors="replace"), path, line)
-    file = bench / path
+def _around(file: Path, where: str, line: int, wanted: str) -> str:
+    """Return the lines that a hunk wants and those that are there."""
     there = file.read_text(errors="replace").splitlines() if file.is_file() else []
-    around = there[max(0, line - 1) : line - 1 + _SHOWN]
-    lines = [f"{path}:{line}: {head}", "wanted:", *(f"  {text}" for text in wanted[:_SHOWN]), "found:"]
-    return "\n".join([*lines, *(f"  {text}" for text in around or ["(the file is shorter)"])])
-
-
-def _hunk(text: str, path: str, line: int) -> tuple[str, list[str]]:
-    current, head, wanted = "", "", list[str]()
-    for one in text.splitlines():
-        if one.startswith(("--- ", "+++ ")) and not head:
-            current = current if _name(one[4:]) == "/dev/null" else _name(one[4:])
-        elif head and (one.startswith(("@@", "diff --git ")) or one[:1] not in {" ", "-", "+", "\\", ""}):
-            break
-        elif one.startswith("@@") and current == path:
-            start = re.match(r"@@ -(\d+)", one)
-            head = one if start and int(start[1]) == line else ""
-        elif head and one[:1] in {" ", "-"}:
-            wanted.append(one[1:])
-    return head, wanted
+    around = there[max(0, line - 1) : line - 1 + _SHOWN] or ["(the file is shorter)"]
+    lines = [f"{where}: wanted:", *(f"  {text}" for text in wanted.splitlines()[:_SHOWN]), "found:"]
+    return "\n".join([*lines, *(f"  {text}" for text in around)])

@@ -63,7 +63,6 @@ class Finished:
     out: str = ""
     err: str = ""
     raw: bytes = b""
-    wall_s: float = 0.0
     peak_bytes: int = 0
 
     @property
@@ -86,7 +85,6 @@ def capture(
     A status other than 0 is no error here: the caller knows what it means. The group is killed at the time-out.
     """
     words = tuple(os.fspath(word) for word in argv)
-    started = time.monotonic()
     child = _start(words, env=env, cwd=cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=tuple(pass_fds))
     out, err = bytearray(), bytearray()
     with _closed_at_end(child):
@@ -100,7 +98,6 @@ def capture(
         out=out.decode(errors="replace"),
         err=err.decode(errors="replace"),
         raw=bytes(out),
-        wall_s=time.monotonic() - started,
     )
 
 
@@ -120,7 +117,6 @@ def run(
     SIGKILL, and the exception goes on. Raises HostError when it can't be started or when `timeout_s` has passed.
     """
     words = tuple(os.fspath(word) for word in argv)
-    started = time.monotonic()
     with log.open("ab") as sink:
         child = _start(
             words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, pass_fds=tuple(pass_fds)
@@ -138,7 +134,7 @@ def run(
     if not ended:
         summary = f"{words[0]} was stopped after {timeout_s:.0f} s"
         raise HostError("tool-timeout", summary, cause=" ".join(words))
-    return Finished(argv=words, code=child.returncode, wall_s=time.monotonic() - started, peak_bytes=usage.peak_bytes)
+    return Finished(argv=words, code=child.returncode, peak_bytes=usage.peak_bytes)
 
 
 class _Lines:

@@ -31,6 +31,7 @@ __all__ = [
     "Submodule",
     "Target",
     "Tool",
+    "Torch",
     "Wheel",
     "Workspace",
 ]
@@ -152,6 +153,24 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Torch:
+    """The torch that a build compiles against.
+
+    `folder` is the package folder of the interpreter that has it; None where it comes from the index, with the lock.
+    """
+
+    version: str
+    cxx11abi: bool = True
+    cuda: str | None = None
+    folder: Path | None = None
+
+    def identity(self) -> dict[str, Json]:
+        """Return what a compiled file can tell: never the place."""
+        source = "index" if self.folder is None else "existing"
+        return {"version": self.version, "cuda": self.cuda, "cxx11abi": self.cxx11abi, "from": source}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
     """The Python that wheels are built for. `tag` is ``cp312``; `digest` covers the executable and its library."""
 
@@ -254,7 +273,6 @@ class Built:
 
     output: str
     path: Path
-    wall_s: float
     peak_bytes: int
 
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import textwrap
 import threading
@@ -19,12 +18,14 @@ import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from tests.world import COMMAND, World
+from tests.world import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.world import World
 
 #: The time of every commit: well before any object that a build makes, as `make` wants it.
 COMMITTED = "2024-03-01T12:00:00+00:00"
@@ -148,7 +149,7 @@ class Run:
             )
         )
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -260,7 +261,7 @@ def check_listed(house: Path) -> None:
 def check_whole(house: Path) -> None:
     """Nothing is half-done: files, catalogue and index name the same wheels, and nothing else is left."""
     check_listed(house)
-    listed = {name: digest for name, digest in rows(house, "SELECT filename, sha256 FROM wheels")}
+    listed = dict(rows(house, "SELECT filename, sha256 FROM wheels"))
     names = {f"{name}{tail}" for name in listed for tail in ("", ".provenance.json")}
     assert {file.name for file in (house / "wheels").rglob("*") if file.is_file()} == names
     incoming = house / "wheels" / ".incoming"
@@ -268,6 +269,22 @@ def check_whole(house: Path) -> None:
     pages = "".join(page.read_text() for page in (house / "index" / "simple").glob("*/index.html"))
     for name, digest in listed.items():
         assert f"{digest}/{name.replace('+', '%2B')}" in pages, f"the index doesn't list {name}"
+
+
+def settled(world: World, printed: dict[Path, str], *marks: str) -> None:
+    """What must hold right after a kill: listed wheels are whole, printed ones are there, nothing of the build lives."""
+    check_listed(world.wheelhouse)
+    for path, digest in printed.items():
+        assert sha256(path) == digest
+    until(lambda: not alive(world.root, *marks), "the end of every process", limit_s=10)
+
+
+def finished(world: World, name: str, *words: str, **env: Any) -> Path:  # noqa: ANN401  # variables, by name
+    """Run to the end, check all there is, and return the one wheel."""
+    (wheel,) = world.wheels(name, *words, **env)
+    assert world.wheels(name, *words, **env) == [wheel]
+    check_whole(world.wheelhouse)
+    return wheel
 
 
 def wheel_text(wheel: Path, name: str) -> bytes:
@@ -357,7 +374,9 @@ class Index:
         with zipfile.ZipFile(self.folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
             archive.writestr(f"{name}/__init__.py", "# nothing\n" * 1000)
             archive.writestr(f"{name}-1.0.dist-info/METADATA", metadata)
-            archive.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\nRoot-Is-Purelib: true\n")
+            archive.writestr(
+                f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\nRoot-Is-Purelib: true\n"
+            )
             archive.writestr(f"{name}-1.0.dist-info/RECORD", "")
         (self.folder / f"{name}-1.0-py3-none-any.whl.metadata").write_text(metadata)
 
@@ -371,71 +390,3 @@ def index(folder: Path) -> Iterator[Index]:
         yield served
     finally:
         served.close()
-
-
-# --- other people, other clocks
-
-#: A user who owns nothing.
-NOBODY = 65534
-#: Where distributions put the library that moves clocks: the variant for programs with threads.
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-
-
-def elsewhere(*argv: str | Path, nobody: bool = True, faketime: str = "") -> list[str]:
-    """Return the command that runs `argv` in a mount namespace of its own, as another user, at another time.
-
-    `faketime` is an offset such as ``+1d``. The clock is moved for every process in there by ``/etc/ld.so.preload``, since a
-    build gets none of the caller's variables.
-    """
-    lines = ["set -e", "mount -t tmpfs -o mode=755 aside /mnt"]
-    if nobody:
-        lines += _ways(Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parent.parent)
-    become = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups " if nobody else ""
-    start = ""
-    if faketime:
-        lines += ["mount -t tmpfs -o mode=1777 shm /dev/shm", "cp -a /etc /mnt/etc", "mount --bind /mnt/etc /etc"]
-        lines += [f"echo {faketime} > /etc/faketimerc", "> /etc/ld.so.preload", "chmod 666 /etc/ld.so.preload"]
-        # Only now: the library keeps a semaphore by process number, which must belong to the user that it runs for.
-        start = f"""sh -c 'echo {FAKETIME[0]} > /etc/ld.so.preload; exec "$@"' sh """
-    lines.append(f'exec {become}{start}"$@"')
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(lines), "sh", *map(str, argv)]
-
-
-def _ways(*paths: Path) -> list[str]:
-    """Return shell lines that make `paths` reachable for every user.
-
-    Homes are closed to others, and an interpreter may lie in one: a closed folder is covered by one that holds only the next
-    steps of the ways.
-    """
-    steps: dict[Path, set[str]] = {}
-    for path in (each for given in paths for each in (given, given.resolve())):
-        if closed := next((one for one in reversed(path.parents) if not one.stat().st_mode & 0o001), None):
-            steps.setdefault(closed, set()).add(path.relative_to(closed).parts[0])
-    lines = []
-    for number, (closed, names) in enumerate(steps.items()):
-        asides = {name: f"/mnt/{number}-{name}" for name in sorted(names)}
-        lines += [f"mkdir '{aside}' && mount --rbind '{closed / name}' '{aside}'" for name, aside in asides.items()]
-        lines.append(f"mount -t tmpfs -o mode=755 way '{closed}'")
-        lines += [
-            f"mkdir '{closed / name}' && mount --rbind '{aside}' '{closed / name}'" for name, aside in asides.items()
-        ]
-    return lines
-
-
-@contextlib.contextmanager
-def open_folder() -> Iterator[Path]:
-    """Give a folder that every user can reach, as pytest's own ones are not."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-def moved(world: World, root: Path, *, owner: int | None = None) -> World:
-    """Return a copy of all that `world` has at another path, for another user."""
-    shutil.copytree(world.root, root, symlinks=True)
-    other = World(root)
-    for recipe in other.recipes.glob("*.toml"):
-        recipe.write_text(recipe.read_text().replace(str(world.root), str(root)))
-    if owner is not None:
-        subprocess.run(["chown", "-R", f"{owner}:{owner}", root], check=True)
-    return other

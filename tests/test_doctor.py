@@ -79,7 +79,6 @@ def subject(tmp_path: Path) -> Subject:
         wheelhouse=Place(path=tmp_path / "wheelhouse"),
         sources=Place(path=tmp_path / "sources"),
         temporary=tmp_path,
-        cache=tmp_path / "cache",
         isolation=lambda: Cut("namespace"),
         root=tmp_path / "root",
     )
@@ -97,7 +96,7 @@ def recipe(**parts: Any) -> Recipe:  # noqa: ANN401  # as Recipe itself
 def test_every_check_reports_and_says_how_to_go_on(world: World) -> None:
     got = found(world)
     seen = {name.partition(".")[0] for name in got}
-    assert {"machine", "gpu", "nvcc", "python", "torch", "uv", "git", "isolation", "memory", "swap"} <= seen
+    assert {"machine", "gpu", "nvcc", "python", "torch", "git", "isolation", "memory", "swap"} <= seen
     assert {"wheelhouse", "disk", "configuration", "compiler"} <= seen
     for one in got.values():
         assert set(one) == {"id", "status", "found", "wanted", "why", "run"}
@@ -121,10 +120,6 @@ def test_nothing_is_left_behind(world: World) -> None:
     found(world, TMPDIR=str(scratch))
     assert list(scratch.iterdir()) == []
     assert not world.wheelhouse.exists()
-
-
-def test_a_recipe_that_is_not_there_is_a_usage_error(world: World) -> None:
-    assert world.run("doctor", "--recipe", "nosuch", code=2).stderr
 
 
 def test_an_interpreter_that_is_not_there_is_told_once(world: World) -> None:
@@ -151,26 +146,9 @@ def test_the_configuration_that_was_read_is_named(world: World) -> None:
     assert found(world)["configuration"]["found"] == str(world.config / "config.toml")
 
 
-def test_a_recipe_with_a_mistake_is_a_finding(world: World) -> None:
+def test_a_recipe_with_a_mistake_is_passed_over(world: World) -> None:
     world.recipe("broken", 'schema = 1\nname = "broken"\nbiuld = 1\n')
-    got = found(world, code=5)
-    assert "biuld" in got["recipes"]["found"]
-    assert got["recipes"]["run"] == ["spark-build recipes lint"]
-
-
-def test_what_a_named_recipe_lacks_blocks(world: World) -> None:
-    world.tiny_recipe(more='[system]\ngcc = ">=99"\ntools = ["protoc-of-tomorrow"]\n')
-    assert not [name for name in found(world) if name.startswith("recipe.")], "only those that are asked for"
-    done = world.json("doctor", "--recipe", "tiny", code=5)
-    lacks = [one for one in done["findings"] if one["id"] == "recipe.tiny"]
-    assert [one["found"].partition(":")[0] for one in lacks] == ["g++", "protoc-of-tomorrow"]
-    assert lacks[0]["wanted"] == ">=99"
-    assert lacks[1]["run"] == ["sudo apt install protoc-of-tomorrow"]
-
-
-def test_a_named_recipe_that_lacks_nothing_is_said_so(world: World) -> None:
-    world.tiny_recipe()
-    assert found(world, "--recipe", "tiny")["recipe.tiny"]["status"] == "ok"
+    assert found(world)["git"]["status"] == "ok"
 
 
 # GPU, driver, toolkit
@@ -489,7 +467,6 @@ def test_the_largest_unit_of_the_recipes_counts(subject: Subject) -> None:
 def test_a_cgroup_that_takes_memory_away_is_told(subject: Subject) -> None:
     meminfo(subject, total=121 * GIB, available=110 * GIB)
     setting(subject, "proc/self/cgroup", "0::/box")
-    setting(subject, "proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw")
     setting(subject, "sys/fs/cgroup/box/memory.max", str(16 * GIB))
     setting(subject, "sys/fs/cgroup/box/memory.current", str(GIB))
     memory, limit = room.memory(subject)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from builder.errors import SparkError
-    from builder.index.tree import Link
     from builder.stages import Stored
     from tests.world import World
 
@@ -125,24 +124,11 @@ def test_channels_list_their_own(tmp_path: Path, house: Wheelhouse) -> None:
 # --- increments
 
 
-@pytest.mark.parametrize(("link", "same"), [("auto", True), ("hard", True), ("copy", False)])
-def test_wheels_are_linked_or_copied(tmp_path: Path, house: Wheelhouse, link: Link, same: bool) -> None:  # noqa: FBT001
+def test_wheels_are_linked(tmp_path: Path, house: Wheelhouse) -> None:
     wheel = publish(house, tmp_path)
-    done = index.export(house, tmp_path / "dest", link=link)
-    there = tmp_path / "dest" / "files" / wheel.sha256 / wheel.filename
-    assert there.samefile(wheel.path) is same
-    assert there.read_bytes() == wheel.path.read_bytes()
-    assert (done.written.linked, done.written.copied) == ((1, 0) if same else (0, 1))
-
-
-def test_copy_takes_the_place_of_a_link_when_asked_for(tmp_path: Path, house: Wheelhouse) -> None:
-    wheel = publish(house, tmp_path)
-    there = tmp_path / "dest" / "files" / wheel.sha256 / wheel.filename
-    index.export(house, tmp_path / "dest")
-    assert there.samefile(wheel.path)
-    index.export(house, tmp_path / "dest", link="copy")
-    assert not there.samefile(wheel.path)
-    assert wheel.path.stat().st_nlink == 1
+    done = index.export(house, tmp_path / "dest")
+    assert (tmp_path / "dest" / "files" / wheel.sha256 / wheel.filename).samefile(wheel.path)
+    assert (done.written.linked, done.written.copied) == (1, 0)
 
 
 def test_unchanged_files_are_not_touched(tmp_path: Path, house: Wheelhouse) -> None:
@@ -182,13 +168,14 @@ def test_what_is_no_longer_listed_goes_and_what_is_not_ours_stays(tmp_path: Path
 def test_damaged_tree_is_mended(tmp_path: Path, house: Wheelhouse) -> None:
     wheel = publish(house, tmp_path)
     dest = tmp_path / "dest"
-    index.export(house, dest, link="copy")
+    index.export(house, dest)
     whole = snapshot(dest)
     file = dest / "files" / wheel.sha256 / wheel.filename
-    os.truncate(file, 10)
+    file.unlink()
+    file.write_bytes(b"short")
     file.with_name(file.name + ".metadata").unlink()
     (dest / "simple" / "index.html").write_text("oops")
-    index.export(house, dest, link="copy")
+    index.export(house, dest)
     assert snapshot(dest) == whole
 
 
@@ -244,26 +231,6 @@ def _other_bytes(wheel: Stored) -> None:
     wheel.path.write_bytes(data)
 
 
-def test_copy_of_other_bytes_is_refused_and_nothing_lists_it(tmp_path: Path, house: Wheelhouse) -> None:
-    wheel = publish(house, tmp_path)
-    _other_bytes(wheel)
-    error = caught_as(WheelhouseError, lambda: index.export(house, tmp_path / "dest", link="copy"))
-    assert (error.code, error.exit_code) == ("wheel-changed", 6)
-    assert wheel.filename in error.summary
-    assert not (tmp_path / "dest" / "simple").exists()
-    assert not list((tmp_path / "dest" / "files" / wheel.sha256).iterdir())
-
-
-@pytest.mark.parametrize("link", ["auto", "copy"])
-def test_short_or_missing_wheel_is_refused(tmp_path: Path, house: Wheelhouse, link: Link) -> None:
-    wheel = publish(house, tmp_path)
-    os.truncate(wheel.path, 10)
-    assert caught_as(WheelhouseError, lambda: index.export(house, tmp_path / "d", link=link)).code == "wheel-changed"
-    wheel.path.unlink()
-    error = caught_as(WheelhouseError, lambda: index.export(house, tmp_path / "d", link=link))
-    assert (error.code, error.cause) == ("wheel-missing", str(wheel.path))
-
-
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     points = []
@@ -281,12 +248,35 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 
 @pytest.mark.root
+def test_copy_of_other_bytes_is_refused_and_nothing_lists_it(
+    tmp_path: Path, house: Wheelhouse, mount: Callable[..., Path]
+) -> None:
+    wheel = publish(house, tmp_path)
+    _other_bytes(wheel)
+    dest = mount("dest", "size=1m")
+    error = caught_as(WheelhouseError, lambda: index.export(house, dest))
+    assert (error.code, error.exit_code) == ("wheel-changed", 6)
+    assert wheel.filename in error.summary
+    assert not (dest / "simple").exists()
+    assert not list((dest / "files" / wheel.sha256).iterdir())
+
+
+def test_short_or_missing_wheel_is_refused(tmp_path: Path, house: Wheelhouse) -> None:
+    wheel = publish(house, tmp_path)
+    os.truncate(wheel.path, 10)
+    assert caught_as(WheelhouseError, lambda: index.export(house, tmp_path / "d")).code == "wheel-changed"
+    wheel.path.unlink()
+    error = caught_as(WheelhouseError, lambda: index.export(house, tmp_path / "d"))
+    assert (error.code, error.cause) == ("wheel-missing", str(wheel.path))
+
+
+@pytest.mark.root
 def test_another_file_system_gets_copies(tmp_path: Path, house: Wheelhouse, mount: Callable[..., Path]) -> None:
-    publish(house, tmp_path)
+    wheel = publish(house, tmp_path)
     dest = mount("stick", "size=1m")
-    error = caught_as(HostError, lambda: index.export(house, dest, link="hard"))
-    assert (error.code, error.exit_code) == ("no-hard-links", 3)
-    assert index.export(house, dest).written.copied == 1
+    written = index.export(house, dest).written
+    assert (written.linked, written.copied, written.copied_bytes) == (0, 1, wheel.size)
+    assert (dest / "files" / wheel.sha256 / wheel.filename).read_bytes() == wheel.path.read_bytes()
 
 
 @pytest.mark.root
@@ -456,17 +446,16 @@ def test_leftovers_of_a_killed_first_run_are_no_obstacle(tmp_path: Path, house: 
 
 def test_command_prints_the_url_and_json(tmp_path: Path, world: World) -> None:
     with open_house(world.wheelhouse) as house:
-        wheel = publish(house, tmp_path)
+        publish(house, tmp_path)
     done = world.run("index", "export", "out dir")
     url = (world.root / "out dir" / "simple").as_uri() + "/"
     assert done.stdout == f"{url}\n"
     assert "1 wheels of 1 projects: 1 linked" in done.stderr
     assert f"--default-index {url}" in done.stderr
-    value = world.json("index", "export", "out dir", "--link", "copy", "--wheelhouse", str(world.wheelhouse))
+    value = world.json("index", "export", "out dir", "--wheelhouse", str(world.wheelhouse))
     assert value["version"] == 1
     assert value["index"]["url"] == url
-    assert (value["index"]["wheels"], value["index"]["copied"]) == (1, 1)
-    assert value["index"]["copied_bytes"] == wheel.size
+    assert (value["index"]["wheels"], value["index"]["linked"], value["index"]["copied"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +465,6 @@ def test_command_prints_the_url_and_json(tmp_path: Path, world: World) -> None:
         (("index", "export", "new", "--channel", "none"), 2, "channel-missing"),
         (("index", "export", "new", "--wheelhouse", "nowhere"), 2, "wheelhouse-missing"),
         (("index", "export"), 2, "usage"),
-        (("index", "export", "new", "--link", "soft"), 2, "usage"),
     ],
 )
 def test_command_says_what_is_wrong(tmp_path: Path, world: World, words: tuple[str, ...], code: int, slug: str) -> None:

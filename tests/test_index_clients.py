@@ -65,7 +65,7 @@ def test_labelled_wheel_is_installed_by_its_plain_version(
     tmp_path: Path, house: Wheelhouse, client: Client, way: str
 ) -> None:
     publish(house, tmp_path, "Tiny_Name", version="1.0+cu130", label=NEW, files={"tiny.py": b"VALUE = 7\n"})
-    dest = index.export(house, tmp_path / "dest", link="copy").path
+    dest = index.export(house, tmp_path / "dest").path
     with reachable(way, dest) as server:
         done = client.install(server.url, "tiny.name==1.0")
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def test_wheelhouses_own_index_serves_at_once(tmp_path: Path, house: Wheelhouse,
 @ways
 def test_tampered_wheel_is_refused(tmp_path: Path, house: Wheelhouse, client: Client, way: str) -> None:
     wheel = publish(house, tmp_path)
-    dest = index.export(house, tmp_path / "dest", link="copy").path
+    dest = index.export(house, tmp_path / "dest").path
     evil = write(
         tmp_path / wheel.filename, contents("tiny", wheel.version, {"tiny/__init__.py": b"VALUE = 'stolen'\n"})
     )
@@ -153,7 +153,7 @@ def test_metadata_is_read_beside_the_wheel(tmp_path: Path, house: Wheelhouse, cl
 
 def test_tampered_metadata_is_refused(tmp_path: Path, house: Wheelhouse, client: Client) -> None:
     wheel = publish(house, tmp_path)
-    dest = index.export(house, tmp_path / "dest", link="copy").path
+    dest = index.export(house, tmp_path / "dest").path
     sidecar = dest / "files" / wheel.sha256 / f"{wheel.filename}.metadata"
     sidecar.write_bytes(sidecar.read_bytes() + b"Requires-Dist: evil\n")
     with serve(dest) as server:

@@ -83,6 +83,22 @@ def test_a_file_without_an_end_was_killed_unless_its_lock_is_held(tmp_path: Path
         assert [one.outcome for one in builds.attempts(tmp_path)] == ["running", "killed"]
 
 
+def built(output: str, minutes: int, status: str = "ok") -> events.Event:
+    return events.PhaseEnded(phase="build", status=status, ms=minutes * 60_000, output=output)  # type: ignore[arg-type]
+
+
+def test_an_estimate_is_the_sum_of_the_medians_of_each_outputs_newest_builds(tmp_path: Path) -> None:
+    for number, minutes in enumerate([500] * 3 + [10] * 7 + [20] * 3, 1):
+        attempt(tmp_path, ONE, number, built("tiny", minutes), ended(), at=NOON + number)
+    attempt(tmp_path, TWO, 1, built("second", 5), built("tiny", 900, "failed"), at=NOON + 99)
+    attempt(tmp_path, TWO, 2, built("tiny", 900), at=NOON + 99, recipe="other")
+    assert builds.estimate(tmp_path, "tiny", ["tiny"]) == 600
+    assert builds.estimate(tmp_path, "tiny", ["tiny", "second"]) == 900
+    assert builds.estimate(tmp_path, "tiny", ["tiny", "never-built"]) is None
+    assert builds.estimate(tmp_path, "tiny", []) is None
+    assert builds.estimate(tmp_path / "nowhere", "tiny", ["tiny"]) is None
+
+
 def test_torn_and_strange_files_are_passed_over_or_read_as_far_as_they_go(tmp_path: Path) -> None:
     logs = attempt(tmp_path, ONE, 1, *failed_in("pack"))
     with (logs / "events.jsonl").open("a") as stream:

@@ -56,7 +56,9 @@ def test_wheel_and_sdist_hold_what_the_checkout_holds(built: Path) -> None:
     (sdist,) = (built / "dist").glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name and ".data/" not in name}
-    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "builder").rglob("*") if "__pycache__" not in path.parts}
+    ours = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "builder").rglob("*") if "__pycache__" not in path.parts
+    }
     files = {name for name in ours if (ROOT / name).is_file()}
     recipes = {f"builder/data/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.toml")}
     assert files | recipes <= packed
@@ -85,7 +87,12 @@ def test_every_command_runs_where_it_is_installed(installed: Path, world: World)
     run("fetch", "tiny")
     wheel = run("recipe", "tiny").strip()
     run("why", "tiny")
-    for words in (["wheels", "list"], ["wheels", "show", Path(wheel).name], ["wheels", "verify"], ["wheels", "reindex"]):
+    for words in (
+        ["wheels", "list"],
+        ["wheels", "show", Path(wheel).name],
+        ["wheels", "verify"],
+        ["wheels", "reindex"],
+    ):
         run(*words)
     run("index", "export", str(world.root / "out"))
     run("log")

@@ -153,7 +153,7 @@ def test_drift_shows_file_and_hunk_with_what_is_wanted_and_what_is_there(tmp_pat
             attempt()
         error = caught.value
         assert (error.code, error.exit_code) == ("patch-drift", 2)
-        assert error.cause.startswith("a.txt:12: @@ -12,")
+        assert error.cause.startswith("a.txt:12: wanted:")
         wanted, _found, there = error.cause.partition("found:")
         assert "  line 15" in wanted
         assert "  line fifteen" in there
@@ -230,7 +230,6 @@ def test_a_mail_with_a_patch_and_a_plain_diff_are_read(tmp_path: Path, repo: Rep
     plain = b"--- a/sub/b.py\t2024-01-01 00:00:00\n+++ b/sub/b.py\t2024-01-02 00:00:00\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
     both = [mail, candidate(tmp_path, plain, "plain")]
     assert [one.id for one in tried(repo.folder, *both).applied] == ["mail", "plain"]
-    assert patches.touched(both[1]) == ("sub/b.py",)
 
 
 def edit(path: str, *, mode: str = "100644") -> bytes:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import proof_kit
-from tests.proof_kit import COMPILE, NOBODY, project
-from tests.world import COMMAND, World
+from tests import elsewhere_kit, proof_kit
+from tests.elsewhere_kit import NOBODY
+from tests.proof_kit import COMPILE, project
+from tests.world import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.world import World
 
 DAY_S = 86_400
 
@@ -39,32 +42,31 @@ subprocess.run(["nvcc", "-arch=sm_121a", "-shared", "-Xcompiler", "-fPIC", "-o",
 """
 CUDA = '[system]\ncuda = ">=13.0"\n'
 
-faketime = pytest.mark.skipif(not proof_kit.FAKETIME, reason="needs libfaketime (Debian package faketime)")
-
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with proof_kit.open_folder() as found:
+    with elsewhere_kit.open_folder() as found:
         yield found
 
 
 def planned_twice(world: World, name: str, folder: Path) -> World:
     """Plan a build, so that it has its label, and return a copy of all in another place that belongs to another user."""
     world.run("plan", name, code=10)
-    return proof_kit.moved(world, folder / "somewhere" / "else", owner=NOBODY)
+    return elsewhere_kit.moved(world, folder / "somewhere" / "else", owner=NOBODY)
 
 
 def by_another_user_tomorrow(other: World, name: str, **env: str) -> tuple[Path, ...]:
     """Build in `other` as another user, a day later, with another umask, time zone and language."""
     variables = {"TZ": "Asia/Kathmandu", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "USER": "nobody"}
     done = subprocess.run(
-        proof_kit.elsewhere(COMMAND, "recipe", name, faketime="+1d"),
+        elsewhere_kit.elsewhere(COMMAND, "recipe", name, preload=elsewhere_kit.clock(other.root.parent, DAY_S)),
         env=other.env(**variables, **env),
         cwd=other.root,
         umask=0o077,
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return tuple(Path(line) for line in done.stdout.splitlines())
@@ -87,16 +89,13 @@ def check_surroundings(world: World, other: World, name: str) -> None:
     assert prefix == same == f"/sb/{name}/venv/{name}"
 
 
-@faketime
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("steps", "files", "more"),
     [
         pytest.param("(made / 'module.py').write_text('VALUE = 1')", {}, "", id="python"),
         pytest.param(COMPILE, {"part.c": proof_kit.c_file(1)}, "", id="c"),
-        pytest.param(
-            COMPILE, {"part.c": proof_kit.c_file(1)}, '[build]\nstrip = "debug"\n', id="c-stripped"
-        ),
+        pytest.param(COMPILE, {"part.c": proof_kit.c_file(1)}, '[build]\nstrip = "debug"\n', id="c-stripped"),
         pytest.param(NVCC, {"kernel.cu": KERNEL}, CUDA, id="cuda", marks=pytest.mark.cuda),
     ],
 )
@@ -112,7 +111,6 @@ def test_same_bytes_by_another_user_on_another_day(
     assert proof_kit.sha256(second) == proof_kit.sha256(first)
 
 
-@faketime
 @pytest.mark.root
 def test_build_that_writes_down_the_time_is_seen(world: World, folder: Path) -> None:
     """The control: what depends on the surroundings makes other bytes in this very way of building twice."""
@@ -142,11 +140,13 @@ def symbols(wheel: Path) -> set[bytes]:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("isolation", ["namespace", "none"])
-def test_path_of_a_kernel_gets_into_its_symbols_where_it_is_not_fixed(world: World, folder: Path, isolation: str) -> None:
+def test_path_of_a_kernel_gets_into_its_symbols_where_it_is_not_fixed(
+    world: World, folder: Path, isolation: str
+) -> None:
     """Why every tree appears at the same path: nvcc makes names out of it."""
     project(world, "tiny", NVCC, files={"kernel.cu": KERNEL}, more=CUDA)
     world.run("plan", "tiny", code=10)
-    other = proof_kit.moved(world, folder / "other")
+    other = elsewhere_kit.moved(world, folder / "other")
     (first,) = world.wheels("tiny", "--isolation", isolation)
     (second,) = other.wheels("tiny", "--isolation", isolation)
     assert symbols(first)
@@ -154,7 +154,6 @@ def test_path_of_a_kernel_gets_into_its_symbols_where_it_is_not_fixed(world: Wor
     assert (proof_kit.sha256(first) == proof_kit.sha256(second)) is (isolation == "namespace")
 
 
-@faketime
 @pytest.mark.root
 @pytest.mark.cuda
 @pytest.mark.network

@@ -186,7 +186,6 @@ BAD = {
     "file-and-folder": tar_with(member("top/a"), member("top/a/b")),
     "folder-and-file": tar_with(member("top/a/b"), member("top/a")),
     "backslash": tar_with(member("top\\..\\x")),
-    "long-name": tar_with(member("top/" + "x" * 300)),
     "zip-parent": zip_of({"top/../../x": ""}),
     "zip-absolute": zip_of({"/etc/x": ""}),
     "zip-drive": zip_of({"C:/x": ""}),
@@ -231,7 +230,7 @@ BROKEN = {
     "flipped.tar.gz": GOOD[:1000] + bytes([GOOD[1000] ^ 255]) + GOOD[1001:],
     "text.tar.gz": b"<html>please log in</html>",
     "empty.tar.gz": b"",
-    "zstd.tar.zst": b"\x28\xb5\x2f\xfd" + bytes(100),
+    "long-name.tar.gz": tar_with(member("top/" + "x" * 300)),
 }
 
 
@@ -244,7 +243,7 @@ def test_a_damaged_archive_is_told_and_leaves_nothing(outside: Outside, tmp_path
         unpack(archive, dest, epoch=0)
     assert (caught.value.code, caught.value.exit_code) == ("archive-damaged", 4)
     assert list(dest.parent.iterdir()) == []
-    if name.startswith("flipped.zip"):
+    if name.startswith(("flipped.zip", "long-name")):
         return  # its directory is whole: only unpacking tells
     with pytest.raises(SourceError) as caught:
         source.pin(Source(kind="archive", url=archive.as_uri()), request(), outside.sources, recipe="t", base=tmp_path)

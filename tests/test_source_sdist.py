@@ -59,7 +59,7 @@ def outside(tmp_path: Path, server: Server) -> Outside:
     return Outside(tmp_path / "user", index_url=f"{server.url}/simple")
 
 
-def pin(outside: Outside, version: str | None = "1.0.post1", **more: str) -> source.Pin:  # type: ignore[name-defined]
+def pin(outside: Outside, version: str = "1.0.post1", **more: str) -> source.Pin:  # type: ignore[name-defined]
     made = Source(kind="sdist", project="Tiny.Pkg", version=more.pop("default", None), **more)  # type: ignore[arg-type]
     return source.pin(made, request(version=version), outside.sources, recipe="tiny", base=outside.root)
 
@@ -130,25 +130,6 @@ def test_an_index_in_a_folder_is_read(outside: Outside, tmp_path: Path) -> None:
     pinned = pin(outside)
     source.materialize(pinned, outside.root / "tree", outside.sources)
     assert pinned.tree == f"sha256:{sha256(SDIST)}"
-
-
-def test_the_newest_release_is_taken_without_a_version(outside: Outside, server: Server) -> None:
-    others = [{**FILE, "filename": f"tiny-pkg-{one}.tar.gz"} for one in ("0.9", "1.10", "1.9", "2.0rc1")]
-    yanked = {**FILE, "filename": "tiny_pkg-3.0.tar.gz", "yanked": "wrong"}
-    server.replies["/simple/tiny-pkg/"] = json_page("tiny-pkg", *others, yanked, {**FILE, "filename": "tiny_pkg-x.zip"})
-    assert pin(outside, None).version == "1.10"
-    server.replies.clear()
-    outside.now += 7200
-    with pytest.raises(SourceError) as caught:
-        pin(outside, None)
-    assert caught.value.code == "project-missing"
-    server.close()
-    with pytest.raises(SourceError) as caught:
-        pin(outside, None)
-    assert "last known version: 1.10, asked 2 hours ago" in caught.value.cause
-    outside.offline = True
-    pinned = pin(outside, None)
-    assert (pinned.version, pinned.stale) == ("1.10", True)
 
 
 def test_a_yanked_release_is_told_each_time(outside: Outside, server: Server) -> None:
@@ -332,17 +313,13 @@ def test_a_wrong_login_is_told_without_it(outside: Outside, server: Server) -> N
     assert "netrc" in caught.value.help
 
 
-def test_proxies_of_the_environment_are_used(outside: Outside, server: Server) -> None:
+def test_proxies_of_the_environment_are_used(outside: Outside, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     outside.index_url = "http://index.invalid/simple"
-    outside.env["http_proxy"] = server.url
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "localhost")
     server.replies["http://index.invalid/simple/tiny-pkg/"] = server.replies["/simple/tiny-pkg/"]
     server.replies[f"http://index.invalid/files/{NAME}"] = Reply(SDIST)
-    pinned = pin(outside)
-    assert source.fetch(pinned, outside.sources) == len(SDIST)
-    outside.env["no_proxy"] = "invalid"
-    with pytest.raises(SourceError) as caught:
-        pin(outside, "5")
-    assert caught.value.code == "unreachable"
+    assert source.fetch(pin(outside), outside.sources) == len(SDIST)
 
 
 def test_mirrors_serve_index_and_files(outside: Outside, server: Server) -> None:

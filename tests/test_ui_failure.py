@@ -8,7 +8,7 @@ import pytest
 
 from builder.errors import BuildFailed, SourceError, UsageError
 from builder.ui import failure
-from builder.ui.install import install_lines
+from builder.ui.install import install_line
 from builder.ui.style import Style
 from builder.ui.table import table
 from tests.ui_kit import Terminal, stored
@@ -113,25 +113,9 @@ def test_a_hit_imports_nothing_that_draws(world: World) -> None:
 
 def test_the_install_line_names_exactly_what_was_built() -> None:
     wheels = (stored("flashinfer-python"), stored("flashinfer-jit-cache"))
-    assert install_lines(wheels, "file:///w/my%20house/simple/", {}) == (
-        (
-            "uv pip install --index file:///w/my%20house/simple/ flashinfer-python==1.0+sb20260918120000.g3f9ac1d2ab "
-            "flashinfer-jit-cache==1.0+sb20260918120000.g3f9ac1d2ab"
-        ),
-    )
-    assert install_lines((), None, {}) == ()
-
-
-def test_without_an_index_it_installs_by_path() -> None:
-    (line,) = install_lines((stored(),), None)
-    assert line == f"uv pip install {stored().path}"
-
-
-def test_overrides_are_written_to_the_file_that_uv_reads() -> None:
-    lines = install_lines((stored("triton"),), "https://w/simple/", {"triton": "3.6.0+sb1.gab"})
-    assert lines == (
-        "printf '%s\\n' triton==3.6.0+sb1.gab > overrides.txt",
-        "uv pip install --overrides overrides.txt --index https://w/simple/ triton==1.0+sb20260918120000.g3f9ac1d2ab",
+    assert install_line(wheels, "file:///w/my%20house/simple/") == (
+        "uv pip install --index file:///w/my%20house/simple/ flashinfer-python==1.0+sb20260918120000.g3f9ac1d2ab "
+        "flashinfer-jit-cache==1.0+sb20260918120000.g3f9ac1d2ab"
     )
 
 

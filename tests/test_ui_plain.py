@@ -241,11 +241,12 @@ def test_waiting_names_the_holder_and_goes_on_saying_so() -> None:
     ]
 
 
-def test_a_terminal_gets_one_line_that_is_drawn_over_and_cleared() -> None:
+@pytest.mark.parametrize(("width", "drawn_to"), [(60, 59), (100, 99), (112, 99), (240, 99)])
+def test_a_terminal_gets_one_line_that_is_drawn_over_and_cleared(width: int, drawn_to: int) -> None:
     clock = Clock()
-    screen, stream = plain(clock, live=True, width=60)
+    screen, stream = plain(clock, live=True, width=width)
     screen.emit(events.PhaseStarted(phase="build", output="tiny", log="/w/build.log"))
-    screen.emit(events.Printed(phase="build", text="x" * 200))
+    screen.emit(events.Printed(phase="build", text="words " * 50 + "x" * 200))
     screen.tick()
     clock.on(1)
     screen.tick()
@@ -253,7 +254,7 @@ def test_a_terminal_gets_one_line_that_is_drawn_over_and_cleared() -> None:
     assert "\n" not in drawn
     frames = drawn.split("\r\x1b[K")[1:]
     assert len(frames) == 2
-    assert all(len(frame) == 59 and frame.endswith("…") for frame in frames)
+    assert all(len(frame) == drawn_to and frame.endswith("…") for frame in frames)
     screen.emit(events.PhaseEnded(phase="build", output="tiny", status="ok", ms=1000))
     rest = stream.getvalue()[len(drawn) :]
     assert rest.startswith("\r\x1b[K")

@@ -347,7 +347,7 @@ def _failed_strip(tmp_path: Path, library: bytes, path_variable: str) -> HostErr
     path = raw(tmp_path, files={"tiny/a.so": library})
     with pytest.raises(HostError) as caught:
         pack.finish(
-            Built(output="tiny", path=path, wall_s=0, peak_bytes=0),
+            Built(output="tiny", path=path, peak_bytes=0),
             dest=tmp_path / "out",
             label=LABEL,
             siblings={},

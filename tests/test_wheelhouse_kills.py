@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builder.digest import sha256_file
+from builder.wheelhouse.reindex import reindex
 from tests import wheelhouse_kit as kit
 
 if TYPE_CHECKING:
@@ -90,24 +91,37 @@ def test_twenty_five_kills_at_random_moments_of_publishing_sets(tmp_path: Path) 
         assert sha256_file(path) == sha256
 
 
-def test_a_publish_that_waits_to_be_completed_is_a_hit_after_the_next_opening(memory: Path) -> None:
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("step", ["_place", "_enter"])
+def test_a_publish_that_was_announced_is_completed_by_the_next_opening_or_reindex(
+    memory: Path,
+    step: str,
+    deleted: bool,  # noqa: FBT001  # a case
+) -> None:
     """Killed between the journal and the catalogue: everything is there but the listing."""
     code = """
 import os, pathlib, sys
-from builder.wheelhouse.catalogue import Catalogue
 from tests import wheelhouse_kit as kit
 root = pathlib.Path(sys.argv[1])
 def trace(frame, event, argument):
-    if frame.f_code.co_name == "_enter":
+    if frame.f_code.co_name == sys.argv[2]:
         os.kill(os.getpid(), 9)
 with kit.opened(root / "house") as house:
     made = [kit.wheel(root / "dist", name) for name in ("a", "b")]
     sys.settrace(trace)
     kit.publish(house, made, fingerprint="a" * 64, inputs={"name": "x"})
 """
-    kit.finished(kit.child(code, str(memory)), code=-9)
-    with kit.opened(memory / "house") as house:
+    root = memory / "house"
+    kit.finished(kit.child(code, str(memory), step), code=-9)
+    if deleted:
+        for file in root.glob("catalog.sqlite3*"):
+            file.unlink()
+        assert reindex(root, clock=time.time).listed == 2
+    with kit.opened(root) as house:
         assert {one.output for one in house.find("a" * 64)} == {"a", "b"}
         assert house.inputs("a" * 64) == {"name": "x"}
         assert house.channels(house.find("a" * 64)[0]) == ("local",)
-    kit.whole(memory / "house")
+    kit.whole(root)
+    kept = kit.contents(root)
+    reindex(root, clock=time.time)
+    assert kit.contents(root) == kept

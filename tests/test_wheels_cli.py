@@ -183,12 +183,3 @@ def test_reindex_of_a_damaged_catalogue_mends_it(world: World) -> None:
         assert "spark-build wheels reindex" in world.run(*words, code=6).stderr
     assert world.json("wheels", "reindex")["reindexed"]["listed"] == 1
     assert world.json("wheels", "list") == listing
-
-
-def test_a_damaged_journal_is_salvaged_when_that_is_asked_for(world: World) -> None:
-    added(world)
-    journal = world.wheelhouse / "journal.jsonl"
-    journal.write_bytes(b"rubbish\n" + journal.read_bytes())
-    assert "reindex --salvage" in world.run("wheels", "reindex", code=6).stderr
-    assert "1 bad line taken out" in world.run("wheels", "reindex", "--salvage").stdout
-    assert len(world.json("wheels", "list")["wheels"]) == 1

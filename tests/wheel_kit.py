@@ -92,7 +92,7 @@ def finish(
 ) -> Wheel:
     expected = expected or path.name.split("-")[0]
     return pack.finish(
-        Built(output=expected, path=path, wall_s=0.0, peak_bytes=0),
+        Built(output=expected, path=path, peak_bytes=0),
         dest=dest,
         label=label,
         siblings=siblings or {},

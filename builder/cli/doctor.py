@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.errors import CheckRefused, RecipeError
+from builder.errors import CheckRefused
 
 if TYPE_CHECKING:
     import argparse
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from builder.cli.app import App
     from builder.host.checks import Finding, Place, Subject
-    from builder.recipe.model import Recipe
     from builder.ui.style import Style
 
 __all__ = ["table"]
@@ -23,7 +22,7 @@ __all__ = ["table"]
 EXAMPLES = """\
 examples:
   spark-build doctor
-  spark-build doctor --python 3.12 --recipe vllm    what building vLLM for Python 3.12 lacks here
+  spark-build doctor --python 3.12                  with the interpreter that wheels are built for
   spark-build doctor --python ./venv                the torch of an environment, too
 
 Exit code 5 when something blocks building; warnings don't count."""
@@ -39,9 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("--python", metavar="P", help="the interpreter that wheels are built for: a path or 3.12")
     parser.add_argument("--cuda", metavar="C", help="a toolkit: path or version")
-    parser.add_argument(
-        "--recipe", action="append", default=[], metavar="NAME", help="check what this recipe needs; may be repeated"
-    )
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
@@ -68,41 +64,23 @@ def _subject(args: argparse.Namespace, app: App) -> Subject:
     from builder import config  # noqa: PLC0415
     from builder.executor import isolation  # noqa: PLC0415
     from builder.host.checks import Subject  # noqa: PLC0415
+    from builder.recipe import find, load  # noqa: PLC0415
 
     settings, mistakes = config.inspect(app.env, wheelhouse=args.wheelhouse, cwd=app.cwd)
-    recipes, recipe_mistakes = _recipes(args.recipe, settings.recipe_layers)
+    recipes, _mistakes = load.read_all(find.folders(settings.recipe_layers))  # `recipes lint` tells those
     return Subject(
         env=app.env,
         cwd=app.cwd,
-        recipes=recipes,
-        chosen=bool(args.recipe),
+        recipes=tuple(one.recipe for one in recipes),
         python=args.python or settings.build.get("python"),
         cuda=args.cuda,
         wheelhouse=_place(settings.wheelhouse),
         sources=_place(settings.sources),
         temporary=Path(app.env.get("TMPDIR") or tempfile.gettempdir()),
-        cache=settings.sources.parent,
         files=settings.files,
         mistakes=mistakes,
-        recipe_mistakes=recipe_mistakes,
         isolation=lambda: isolation.probe(app.env, wanted=settings.build.get("isolation", "auto")),
     )
-
-
-def _recipes(names: Sequence[str], layers: Sequence[tuple[str, Path]]) -> tuple[tuple[Recipe, ...], tuple[str, ...]]:
-    """Return the recipes that count, and the mistakes of those that can't be read; raise RecipeError for a lost name."""
-    from builder.recipe import find, load  # noqa: PLC0415
-
-    folders = find.folders(layers)
-    good, mistakes = [], []
-    for name in names or find.names(folders):
-        try:
-            good.append(load.load(name, folders).recipe)
-        except RecipeError as error:
-            if name in names:
-                raise
-            mistakes += error.cause.splitlines() or [error.summary]
-    return tuple(good), tuple(dict.fromkeys(mistakes))
 
 
 def _place(path: Path) -> Place:

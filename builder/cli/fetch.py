@@ -65,7 +65,6 @@ def _fetch(one: Evaluation, world: World) -> dict[str, Any]:
                 buildenv.create(
                     lock,
                     scratch / lock.output,
-                    inside=scratch / lock.output,
                     python=one.plan.host.interpreter.path,
                     index_url=world.config.index_url,
                     env=world.env,

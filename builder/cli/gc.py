@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than", default="30d", metavar="AGE", help="for trees, wheels, sources: unused so long (30d)"
     )
     parser.add_argument("--wheels", action="store_true", help="superseded wheels, too: only a build brings them back")
-    parser.add_argument("--sources", action="store_true", help="archives, git mirrors and digests of toolkits, too")
+    parser.add_argument("--sources", action="store_true", help="archives and git mirrors, too")
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
             stack.enter_context(locks.held(root / "locks" / "gc", timeout_s=0))
-        found = growth.collect(root, sources=config.sources, cache=config.sources.parent)
+        found = growth.collect(root, sources=config.sources)
         decisions, failed = gc.decide(found, policy, now=app.clock()), tuple[str, ...]()
         if not args.dry_run:
             decisions, failed = gc.sweep(decisions, root, remove_wheel=Path.unlink)

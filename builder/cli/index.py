@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   spark-build index export /srv/wheels                    then let any web server serve that folder
-  spark-build index export /media/stick/wheels --link copy
+  spark-build index export /media/stick/wheels
   uv pip install --default-index file:///media/stick/wheels/simple flashinfer-python --no-deps"""
 
 
@@ -32,12 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", metavar="DIR", help="an empty or new folder, or an earlier export to bring up to date"
     )
     export.add_argument("--channel", default="local", help="what to list (default: local, all that was built here)")
-    export.add_argument(
-        "--link",
-        choices=("auto", "copy", "hard"),
-        default="auto",
-        help="how wheels get there: hard links where the file system can, else copies (auto)",
-    )
     export.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     export.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -48,7 +42,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     from builder.wheelhouse import Wheelhouse  # noqa: PLC0415
 
     with Wheelhouse.open(app.config().wheelhouse, clock=app.clock, create=False) as house:
-        done = index.export(house, app.cwd / args.folder, channel=args.channel, link=args.link)
+        done = index.export(house, app.cwd / args.folder, channel=args.channel)
     if args.json:
         app.print_json({"index": _as_json(done)})
         return 0

@@ -154,7 +154,6 @@ def _print(wheels: list[tuple[Evaluation, tuple[Stored, ...], bool]], house: Whe
     built = [wheel for _one, stored, cached in wheels if not cached for wheel in stored]
     if built and app.args.progress != "quiet":
         from builder.index import index_url  # noqa: PLC0415  # not needed for a hit
-        from builder.ui.install import install_lines  # noqa: PLC0415
+        from builder.ui.install import install_line  # noqa: PLC0415
 
-        for line in install_lines(built, index_url(house), {}):
-            app.stderr.write(line + "\n")
+        app.stderr.write(install_line(built, index_url(house)) + "\n")

@@ -41,11 +41,12 @@ is an error.
 """
 
 
-def pages() -> dict[str, str]:
-    """Return every generated page by its name in docs/."""
+def pages(docs: Path) -> dict[str, str]:
+    """Return every generated page by its name in `docs`."""
     from builder.recipe import reference  # noqa: PLC0415  # completion needs only `children`
 
-    return {"cli.md": page(), "recipes.md": reference.page(), "recipe.schema.json": reference.schema_text()}
+    recipes = reference.page((docs / "recipes.md").read_text(encoding="utf-8"))
+    return {"cli.md": page(), "recipes.md": recipes, "recipe.schema.json": reference.schema_text()}
 
 
 def page() -> str:
@@ -114,6 +115,6 @@ def _meaning(action: argparse.Action) -> str:
 
 if __name__ == "__main__":
     docs = Path(__file__).resolve().parents[2] / "docs"
-    for file, text in pages().items():
+    for file, text in pages(docs).items():
         (docs / file).write_text(text, encoding="utf-8")
         sys.stdout.write(f"docs/{file}\n")

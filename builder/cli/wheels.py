@@ -34,8 +34,8 @@ stands for its bytes for ever: the same bytes may come back under it, others may
 
 REINDEX = """\
 Reads every wheel, then makes a new catalogue from wheels, records and journal and puts it in the place of the
-old one at once. Others may have the old one open meanwhile: they go on reading what it held, and change their
-minds before they next write. Wheels that the journal doesn't know come back unpublished: `wheels add` publishes."""
+old one at once. Others may have the old one open meanwhile: they go on reading what it held, and open the new
+one before they next write. Wheels that the journal doesn't know come back unpublished: `wheels add` publishes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rm.add_argument("--yes", action="store_true", help="don't ask")
     add = verb("add", "check wheels from elsewhere and publish them in channel `local`")
     add.add_argument("file", nargs="+", metavar="FILE", help="wheel files")
-    reindex = verb("reindex", "make the catalogue anew", REINDEX)
-    reindex.add_argument("--salvage", action="store_true", help="go on without the bad lines of a damaged journal")
+    verb("reindex", "make the catalogue anew", REINDEX)
 
 
 def run(args: argparse.Namespace, app: App) -> int:
@@ -228,7 +227,7 @@ def _reindex(args: argparse.Namespace, app: App) -> int:
 
     tell = shown.Progress(app.stderr, app.clock)
     root = app.config().wheelhouse
-    report = reindex(root, clock=app.clock, salvage=args.salvage, on_read=tell.read)
+    report = reindex(root, clock=app.clock, on_read=tell.read)
     with _open(app) as house:
         _refresh_index(house, app)
     if args.json:

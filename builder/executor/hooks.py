@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 from builder import buildenv, proc
@@ -89,7 +88,6 @@ def build_wheel(bench: Bench) -> Built:
     here = bench.space.dist / bench.output
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir(parents=True)
-    started = time.monotonic()
     peaks: list[int] = []
     _call(bench, "build_wheel", peaks=peaks, wheel_directory=str(bench.space.inside / "dist" / bench.output))
     wheels = sorted(here.glob("*.whl"))
@@ -101,9 +99,7 @@ def build_wheel(bench: Bench) -> Built:
             help="each wheel is an [[output]] of its own in the recipe, with the `path` of its project",
             run=_next(bench),
         )
-    return Built(
-        output=bench.output, path=wheels[0], wall_s=time.monotonic() - started, peak_bytes=max(peaks, default=0)
-    )
+    return Built(output=bench.output, path=wheels[0], peak_bytes=max(peaks, default=0))
 
 
 def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **arguments: Any) -> Any:  # noqa: ANN401  # JSON

@@ -1,6 +1,6 @@
 """The machine at hand: what changes a wheel's bytes (toolchain, interpreter), and what bounds a build (memory, cores, disk).
 
-`probe` looks only at what a recipe names, so that a pure-Python recipe doesn't miss because of a new clang. On a hit it
+A probe looks only at what a recipe names, so that a pure-Python recipe doesn't miss because of a new clang. On a hit it
 starts no process and reads no big file (see `builder.host.digests`).
 """
 
@@ -19,22 +19,14 @@ if TYPE_CHECKING:
 
     from builder.recipe.model import System
 
-__all__ = ["Machine", "probe"]
-
-
-def probe(system: System, *, python: str | None, cuda: str | None, env: Mapping[str, str], cache: Path) -> Host:
-    """Return what this machine has of what `system` names.
-
-    `python` is a path or a version (``3.12``), `cuda` a folder or a version; `env` gives PATH, HOME and CUDA_HOME; digests
-    are remembered below `cache`. What is missing is left out: `floors.check` judges. Raises HostError ``python-missing``
-    or ``cuda-missing`` for what was asked for by name, ``tool-broken`` for a program that gives no answer.
-    """
-    with Machine(env=env, cache=cache) as machine:
-        return machine.probe(system, python=python, cuda=cuda)
+__all__ = ["Machine"]
 
 
 class Machine:
-    """The machine as one command sees it: what was looked at once isn't looked at again. Use it as a context."""
+    """The machine as one command sees it: what was looked at once isn't looked at again. Use it as a context.
+
+    `env` gives PATH, HOME and CUDA_HOME; digests are remembered below `cache`.
+    """
 
     def __init__(self, *, env: Mapping[str, str], cache: Path) -> None:
         self._env = env
@@ -51,7 +43,12 @@ class Machine:
         self._digests.__exit__(*error)
 
     def probe(self, system: System, *, python: str | None, cuda: str | None) -> Host:
-        """See the function `probe`."""
+        """Return what this machine has of what `system` names.
+
+        `python` is a path or a version (``3.12``), `cuda` a folder or a version. What is missing is left out:
+        `floors.check` judges. Raises HostError ``python-missing`` or ``cuda-missing`` for what was asked for by name,
+        ``tool-broken`` for a program that gives no answer.
+        """
         key = (system, python, cuda)
         if key not in self._found:
             self._found[key] = self._probe(system, python, cuda)

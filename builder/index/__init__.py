@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.index.listing import House
-    from builder.index.tree import Link, Written
+    from builder.index.tree import Written
 
 __all__ = ["Exported", "export", "index_url", "refresh"]
 
@@ -41,11 +41,11 @@ class Exported:
     written: Written
 
 
-def export(house: House, dest: Path, *, channel: str = "local", link: Link = "auto") -> Exported:
+def export(house: House, dest: Path, *, channel: str = "local") -> Exported:
     """Make `dest` show exactly what `channel` lists now; files that are right already aren't touched.
 
     Raises UsageError ``channel-missing``, ``not-an-index`` (the folder holds other things) or ``index-newer``; HostError
-    ``unwritable``, ``disk-full`` or ``no-hard-links``; WheelhouseError ``wheel-missing`` or ``wheel-changed`` when the
+    ``unwritable`` or ``disk-full``; WheelhouseError ``wheel-missing`` or ``wheel-changed`` when the
     wheelhouse lacks what its catalogue says. Pages are replaced one by one, each at once, wheels before the pages that
     name them.
     """
@@ -55,7 +55,7 @@ def export(house: House, dest: Path, *, channel: str = "local", link: Link = "au
         while True:
             listing = read(house, channel)
             try:
-                written = tree.write(dest, listing, link=link)
+                written = tree.write(dest, listing)
             except WheelhouseError:
                 if state(house, channel) == listing.state:
                     raise

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from builder import durable
 from builder.errors import HostError, UsageError, WheelhouseError
 from builder.index import pages
 from builder.index.manifest import FORMAT, HEAD, MANIFEST
@@ -26,16 +26,11 @@ if TYPE_CHECKING:
 
     from builder.index.listing import File, Listing
 
-__all__ = ["Link", "Written", "claimed", "write"]
-
-Link = Literal["auto", "copy", "hard"]
+__all__ = ["Written", "claimed", "write"]
 
 _NEW = ".new"
-_CHUNK = 1 << 20
 #: The manifest lies in a folder that others may write: what is deleted on its word has to look like ours.
 _OURS = re.compile(r"simple/([^/]+/)?index\.(html|json)|files/[0-9a-f]{64}/[^/]+")
-#: What `link` says where the file system, or the owner of the file, won't have hard links.
-_NO_LINK = frozenset([errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP])
 #: What `flock` says on file systems that have none, as some of those over a network.
 _NO_LOCK = frozenset([errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 
@@ -74,7 +69,7 @@ def claimed(dest: Path) -> Iterator[None]:
             os.close(folder)
 
 
-def write(dest: Path, listing: Listing, *, link: Link = "auto") -> Written:
+def write(dest: Path, listing: Listing) -> Written:
     """Make `dest`, which is claimed, show `listing`; return what had to be done."""
     done = Written()
     texts = _pages(listing)
@@ -85,7 +80,7 @@ def write(dest: Path, listing: Listing, *, link: Link = "auto") -> Written:
     if not new <= old:
         _write_manifest(dest, "", old | new)
     for file in files:
-        _place(file, dest / pages.file_path(file), link, done)
+        _place(file, dest / pages.file_path(file), done)
     for path, file in sidecars.items():
         # Its folder is named after the wheel's digest: what has the right size there has the right bytes.
         if _size(dest / path) != file.metadata_size:
@@ -155,10 +150,8 @@ def _put(path: Path, data: bytes) -> bool:
         if path.read_bytes() == data:
             return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) as new, new.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with _beside(path) as new:
+        durable.write_synced(new, data)
     return True
 
 
@@ -174,81 +167,43 @@ def _beside(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
-def _place(file: File, target: Path, link: Link, done: Written) -> None:
-    """Leave the wheel at `target`, by a hard link where that is wanted and can be, else as a copy."""
+def _place(file: File, target: Path, done: Written) -> None:
+    """Leave the wheel at `target`: as a hard link where the file system can, else as a copy whose bytes were checked."""
     try:
-        source = file.path.stat()
+        size = file.path.stat().st_size
     except FileNotFoundError as error:
         raise _missing(file) from error
-    if source.st_size != file.size:
-        raise _changed(file, f"it has {source.st_size} bytes, the catalogue says {file.size}")
-    with contextlib.suppress(FileNotFoundError):
-        there = target.lstat()
-        # A copy was asked for: a link would still share its bytes with the wheelhouse.
-        if there.st_size == file.size and not (link == "copy" and os.path.samestat(there, source)):
-            return
+    if size != file.size:
+        raise _changed(file, f"it has {size} bytes, the catalogue says {file.size}")
+    if _size(target) == file.size:
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with _beside(target) as new:
-        if link != "copy" and _linked(file, new, required=link == "hard"):
+        try:
+            new.hardlink_to(file.path)
             done.linked += 1
-        else:
-            _copy(file, new)
+        except OSError:  # another file system, one without links, another owner
+            found = durable.copy_synced(file.path, new)
+            if found != file.sha256:
+                raise _changed(file, f"its sha256 is {found}, the catalogue says {file.sha256}") from None
             done.copied += 1
             done.copied_bytes += file.size
 
 
-def _linked(file: File, new: Path, *, required: bool) -> bool:
-    try:
-        new.hardlink_to(file.path)
-    except FileNotFoundError as error:
-        raise _missing(file) from error
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        if required:
-            raise HostError(
-                "no-hard-links",
-                f"{new.parent} can't hold a hard link to {file.path}",
-                cause=error.strerror or "",
-                help="hard links need one file system for both that knows them",
-                run=("spark-build index export DIR --link copy",),
-            ) from error
-        return False
-    return True
-
-
-def _copy(file: File, new: Path) -> None:
-    """Copy the wheel and hold every byte against the catalogue on the way."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        source = file.path.open("rb")
-    except FileNotFoundError as error:
-        raise _missing(file) from error
-    with source, new.open("wb") as copy:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            copy.write(chunk)
-        copy.flush()
-        os.fsync(copy.fileno())
-    if (digest.hexdigest(), size) != (file.sha256, file.size):
-        raise _changed(file, f"its sha256 is {digest.hexdigest()}, the catalogue says {file.sha256}")
-
-
 def _missing(file: File) -> WheelhouseError:
-    return WheelhouseError(
-        "wheel-missing",
-        f"{file.filename} is in the catalogue, and its file isn't there",
-        cause=str(file.path),
-        help="put the file back from a copy, or take the wheel out; it can be built again after that",
-        run=("spark-build wheels verify", f"spark-build wheels rm {file.filename}"),
+    return _damaged(
+        "wheel-missing", f"{file.filename} is in the catalogue, and its file isn't there", file, str(file.path)
     )
 
 
 def _changed(file: File, cause: str) -> WheelhouseError:
+    return _damaged("wheel-changed", f"{file.filename} isn't what was published", file, cause)
+
+
+def _damaged(code: str, summary: str, file: File, cause: str) -> WheelhouseError:
     return WheelhouseError(
-        "wheel-changed",
-        f"{file.filename} isn't what was published",
+        code,
+        summary,
         cause=cause,
         help="put the file back from a copy, or take the wheel out; it can be built again after that",
         run=("spark-build wheels verify", f"spark-build wheels rm {file.filename}"),

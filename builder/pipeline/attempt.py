@@ -1,4 +1,4 @@
-"""One attempt at a build: its events go to its own file and to the screen, its end to the history."""
+"""One attempt at a build: its events go to its own file and to the screen, its end, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from builder import digest, history
+from builder import digest
 from builder.errors import Interrupted, SparkError
 from builder.events import BuildEnded, BuildStarted, JsonLines, PhaseEnded, PhaseStarted, Tee
 from builder.values import dataclass, field
@@ -97,23 +97,3 @@ def phase(attempt: Attempt, name: PhaseName, output: str | None = None, *, log: 
     finally:
         elapsed = int((time.monotonic() - started) * 1000)
         attempt.sink.emit(PhaseEnded(phase=name, output=output, status=status, ms=elapsed, text="; ".join(text)))
-
-
-def remember(attempt: Attempt, output: str, *, wall_s: float, peak_bytes: int) -> None:
-    """Add one finished build to the history, for the next estimate, and its peak to the attempt."""
-    plan = attempt.one.plan
-    attempt.peaks.append(peak_bytes)
-    history.record(
-        attempt.world.house.root / "history.sqlite3",
-        history.Past(
-            recipe=plan.recipe,
-            output=output,
-            phase="build",
-            ms=int(wall_s * 1000),
-            peak_bytes=peak_bytes or None,
-            status="ok",
-            when=attempt.world.clock(),
-            fingerprint=plan.inputs.fingerprint,
-            host=plan.host.machine,
-        ),
-    )

@@ -12,7 +12,7 @@ from builder.executor import environment, hooks, isolation, workspace
 from builder.host import floors
 from builder.pipeline import evaluate as evaluation
 from builder.pipeline import finish, resolve
-from builder.pipeline.attempt import AskedForMore, phase, recorded, remember
+from builder.pipeline.attempt import AskedForMore, phase, recorded
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
 from builder.stages import Built
@@ -143,7 +143,7 @@ def _at_hand(attempt: Attempt, output: Output) -> Built | None:
     """Return what an earlier attempt finished of this output, so that a kill in pack or publish costs no build."""
     wheels = sorted((attempt.space.dist / output.name).glob("*.whl"))
     if len(wheels) == 1 and workspace.done(attempt.space, f"built-{output.name}"):
-        return Built(output=output.name, path=wheels[0], wall_s=0.0, peak_bytes=0)
+        return Built(output=output.name, path=wheels[0], peak_bytes=0)
     return None
 
 
@@ -164,7 +164,7 @@ def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Bui
         workspace.unmark(space, "building")
         workspace.mark(space, f"built-{output.name}")
         text.append(built.path.name)
-    remember(attempt, output.name, wall_s=built.wall_s, peak_bytes=built.peak_bytes)
+    attempt.peaks.append(built.peak_bytes)
     return built
 
 
@@ -176,7 +176,6 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
         buildenv.create(
             lock,
             space.venv / lock.output,
-            inside=space.inside / "venv" / lock.output,
             python=one.plan.host.interpreter.path,
             index_url=world.config.index_url,
             env=world.env,
@@ -184,6 +183,7 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
             log=space.logs / "env.log",
             on_line=lambda line: attempt.sink.emit(events.Printed(phase="env", text=line)),
             wheels=wheels,
+            torch=one.torch,
         )
         text.append(f"{len(lock.packages)} packages from the lock")
 
@@ -237,7 +237,7 @@ def _values(one: Evaluation, space: stages.Workspace) -> dict[str, str]:
     return {
         "arch": " ".join(one.arch),
         "cuda": plan.host.cuda.version if plan.host.cuda else "",
-        "torch": str(one.torch["version"]) if one.torch else "",
+        "torch": one.torch.version if one.torch else "",
         "version": plan.pin.version or "",
         "commit": plan.pin.commit or "",
         "label": plan.label,

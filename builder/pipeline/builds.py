@@ -1,4 +1,4 @@
-"""Past attempts at builds, as their own events tell them: what ``log`` and ``history`` read.
+"""Past attempts at builds, as their own events tell them: what ``log``, ``history`` and estimates read.
 
 Each attempt keeps ``<wheelhouse>/builds/<fingerprint>/logs/<attempt>/events.jsonl``. The first event says what was built;
 the last one how it ended. A file without that end belongs to an attempt that runs right now or was killed: the kernel
@@ -8,24 +8,27 @@ while the wheelhouse is in trouble.
 
 from __future__ import annotations
 
-import dataclasses
+import statistics
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from builder import events
 from builder.errors import UsageError
-from builder.values import dataclass, replace
+from builder.values import dataclass, field, replace
 from builder.wheelhouse import locks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Attempt", "attempts", "choose", "read"]
+__all__ = ["Attempt", "attempts", "choose", "estimate", "read"]
 
 #: How much of the end of an event file is read: the last phases of any build.
 _TAIL_BYTES = 1 << 16
+
+#: How many of the newest builds of an output an estimate looks at.
+_SAMPLE = 10
 
 Outcome = Literal["ok", "failed", "interrupted", "killed", "running"]
 
@@ -35,6 +38,7 @@ class Attempt:
     """One attempt. `started` is in seconds; `ms` is None where the end is missing; `phase` is where it stopped.
 
     `code` and `summary` are the error's. `peak_bytes` is that of the largest process, where it was measured.
+    `built_ms` says how long building each output took that was built to its end.
     """
 
     fingerprint: str
@@ -51,10 +55,13 @@ class Attempt:
     summary: str = ""
     phase: str | None = None
     peak_bytes: int | None = None
+    built_ms: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Return the attempt for programs."""
-        return {**dataclasses.asdict(self), "outputs": list(self.outputs), "logs": str(self.logs)}
+        from dataclasses import asdict  # noqa: PLC0415  # an estimate does without
+
+        return {**asdict(self), "outputs": list(self.outputs), "logs": str(self.logs)}
 
 
 def attempts(wheelhouse: Path, *, recipe: str | None = None) -> tuple[Attempt, ...]:
@@ -101,7 +108,22 @@ def read(file: Path, *, alive: Callable[[], bool]) -> Attempt | None:
         summary=end.summary if end else "",
         phase=(end.phase if end else None) or (None if outcome == "ok" else _stopped_in(told)),
         peak_bytes=peak or None,
+        built_ms={
+            event.output: event.ms
+            for event in told
+            if isinstance(event, events.PhaseEnded) and event.phase == "build" and event.status == "ok" and event.output
+        },
     )
+
+
+def estimate(wheelhouse: Path, recipe: str, outputs: Sequence[str]) -> int | None:
+    """Return how many seconds building `outputs` takes: the sum of the medians of each one's newest builds.
+
+    None where one of them was never built here.
+    """
+    newest = attempts(wheelhouse, recipe=recipe)
+    took = [[one.built_ms[output] for one in newest if output in one.built_ms][:_SAMPLE] for output in outputs]
+    return round(sum(map(statistics.median, took)) / 1000) if took and all(took) else None
 
 
 def _outcome(end: events.BuildEnded | None, alive: Callable[[], bool]) -> Outcome:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from builder import history, host, inputs, plan, source
+from builder import host, inputs, plan, source
 from builder.errors import Interrupted, UsageError
 from builder.events import PhaseEnded, PhaseStarted, SourcePinned
 from builder.host import jobs
@@ -15,15 +15,15 @@ from builder.pipeline.resolve import Basis
 from builder.pipeline.select import Facts, choose_source, select_outputs
 from builder.recipe import conditions, find, load
 from builder.recipe.units import parse_bytes
-from builder.stages import Request, Target
+from builder.stages import Request, Target, Torch
 from builder.values import dataclass
 from builder.wheel import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from builder import patches
-    from builder.digest import Json
     from builder.events import PhaseName, Status
     from builder.host import Machine
     from builder.pipeline.world import World
@@ -48,7 +48,7 @@ class Evaluation:
     locks: tuple[EnvLock, ...]
     lock_keys: Mapping[str, str]
     arch: tuple[str, ...]
-    torch: Mapping[str, Json] | None
+    torch: Torch | None
     depends: tuple[Evaluation, ...] = ()
 
 
@@ -101,7 +101,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         sources=sources,
         arch=arch,
         cuda=found.cuda.version if found.cuda else None,
-        torch=str(torch["version"]) if torch else None,
+        torch=torch.version if torch else None,
     )
     outputs = select_outputs(loaded, request, facts)
     basis = Basis(
@@ -135,7 +135,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         arch=effective,
         host=found,
         locks=locks,
-        torch=torch,
+        torch=torch.identity() if torch else None,
         env={**world.config.build.get("env", {}), **request.env},
         builds_on={one.plan.recipe: one.plan.inputs.fingerprint for one in depends},
     )
@@ -201,7 +201,7 @@ def _python(request: Request, world: World) -> str | None:
     return request.python or world.config.build.get("python")
 
 
-def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Mapping[str, Json] | None:
+def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Torch | None:
     build = loaded.recipe.build
     if build.torch == "none":
         if request.torch:
@@ -220,14 +220,14 @@ def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Mappi
             run=(f"spark-build recipe {loaded.recipe.name} --torch 2.14.0",),
         )
     if asked[:1].isdigit():
-        return {"version": asked, "from": "index", "cxx11abi": True}
+        return Torch(version=asked)
     python = found.interpreter.path if asked == "existing" else asked
     from builder import buildenv  # noqa: PLC0415  # most recipes build without torch
 
-    facts = buildenv.torch_facts(python, world.env)
-    if facts is None:
+    torch = buildenv.existing_torch(python, world.env, tag=found.interpreter.tag)
+    if torch is None:
         raise UsageError("torch-missing", f"no torch in {python}", run=(f"{python} -m pip install torch",))
-    return {"from": "existing", **facts}
+    return torch
 
 
 def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str], available_bytes: int) -> plan.Plan:
@@ -248,9 +248,13 @@ def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str], availabl
             available_bytes=available_bytes,
             asked=request.jobs or basis.world.config.build.get("jobs"),
         ),
-        estimate_s=history.estimate(house.root / "history.sqlite3", recipe.name, names, host=basis.host.machine)
-        if missing
-        else None,
+        estimate_s=_estimate(house.root, recipe.name, names) if missing else None,
         disk_bytes=parse_bytes(recipe.resources.disk) if missing else 0,
         force=request.force,
     )
+
+
+def _estimate(wheelhouse: Path, recipe: str, outputs: Sequence[str]) -> int | None:
+    from builder.pipeline import builds  # noqa: PLC0415  # not on the hit path
+
+    return builds.estimate(wheelhouse, recipe, outputs)

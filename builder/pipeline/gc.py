@@ -22,18 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ASIDE", "KINDS", "Candidate", "Decision", "Kind", "Policy", "decide", "last_used", "sweep", "total"]
 
-Kind = Literal["scratch", "tree", "log", "lock", "wheel", "archive", "mirror", "digest"]
+Kind = Literal["scratch", "tree", "log", "wheel", "archive", "mirror"]
 
 #: In the order in which they are shown, with what they are.
 KINDS: dict[Kind, str] = {
     "scratch": "what killed runs left",
     "tree": "build trees",
     "log": "logs of attempts",
-    "lock": "lock files",
     "wheel": "superseded wheels",
     "archive": "source archives",
     "mirror": "git mirrors",
-    "digest": "digests of toolkits",
 }
 
 ASIDE = ".gc-"
@@ -107,7 +105,7 @@ def _decide(one: Candidate, rank: int, policy: Policy, age_s: float) -> Decision
     flag = ""
     if one.kind == "wheel" and not policy.wheels:
         flag = "--wheels"
-    elif one.kind in {"archive", "mirror", "digest"} and not policy.sources:
+    elif one.kind in {"archive", "mirror"} and not policy.sources:
         flag = "--sources"
     why = f"goes with {flag}" if flag else "finished" if one.finished else "old"
     return Decision(candidate=one, remove=not flag, why=why, flag=flag)
@@ -174,8 +172,6 @@ def _remove(one: Candidate, root: Path, remove_wheel: Callable[[Path], None]) ->
                 if not mine or last_used(one.path) > one.used:
                     return False
                 _discard(one.path, one.path.parent)
-        case "lock":
-            return locks.discard(one.path)
         case _:
             _discard(one.path, one.path.parent)
     return True

@@ -1,4 +1,4 @@
-"""What grows: everything that takes space in a wheelhouse, among the sources and in the cache, with size and last use."""
+"""What grows: everything that takes space in a wheelhouse and among the sources, with size and last use."""
 
 from __future__ import annotations
 
@@ -21,21 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["collect", "wheels"]
 
-#: What a reindex or a salvage leaves in the wheelhouse when it is killed.
-_UNFINISHED = ("catalog.new.sqlite3*", "catalog.sqlite3.making*", ".journal.jsonl.new")
+#: What a reindex leaves in the wheelhouse when it is killed.
+_UNFINISHED = ("catalog.new.sqlite3*", "catalog.sqlite3.making*")
 
 
-def collect(root: Path, *, sources: Path, cache: Path) -> tuple[Candidate, ...]:
-    """Return all but the wheels, of the wheelhouse `root`, the sources and the cache. Opens no catalogue: it may be full."""
+def collect(root: Path, *, sources: Path) -> tuple[Candidate, ...]:
+    """Return all but the wheels, of the wheelhouse `root` and the sources. Opens no catalogue: it may be full."""
     trees = list(_trees(root))
     kept = [one.path for one in trees]
     return (
         *_scratch(root, sources),
         *trees,
         *_logs(root),
-        *_locks(root),
         *_sources(sources, kept),
-        *_digests(cache),
     )
 
 
@@ -96,7 +94,8 @@ def _trees(root: Path) -> Iterator[Candidate]:
             size=sum(_size(entry) for entry in entries),
             used=last_used(path),
             in_use="is being built" if held else "",
-            finished=newest is not None and newest.outcome == "ok",
+            # Without its marks it can't be resumed: a gc was killed in it.
+            finished=(newest is not None and newest.outcome == "ok") or not (path / "state").exists(),
         )
 
 
@@ -124,13 +123,6 @@ def _logs(root: Path) -> Iterator[Candidate]:
                 in_use="is being built" if held else "belongs to a tree" if resumable and folder == last else "",
                 group=attempt.recipe if attempt else "",
             )
-
-
-def _locks(root: Path) -> Iterator[Candidate]:
-    for path in (root / "locks").glob("*"):
-        if path.name not in {"write", "gc"} and not (root / "builds" / path.name).exists():
-            held = "is held" if locks.is_held(path) else ""
-            yield Candidate(kind="lock", path=path, size=0, used=_used(path), in_use=held)
 
 
 def _sources(sources: Path, trees: list[Path]) -> Iterator[Candidate]:
@@ -175,11 +167,6 @@ def _fetched_now(mirror: Path) -> bool:
     except FileNotFoundError:
         return False
     return False
-
-
-def _digests(cache: Path) -> Iterator[Candidate]:
-    for path in (cache / "host-trees").glob("*"):
-        yield Candidate(kind="digest", path=path, size=_size(path), used=_used(path))
 
 
 def _used(path: Path) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builder.pipeline.select import Facts
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded, Output
-    from builder.stages import Host, Pin, Request
+    from builder.stages import Host, Pin, Request, Torch
 
 __all__ = ["Basis", "applied", "dynamic", "locks", "remember_dynamic"]
 
@@ -38,7 +38,7 @@ class Basis:
     world: World
     pin: Pin
     host: Host
-    torch: Mapping[str, Json] | None
+    torch: Torch | None
     facts: Facts
     sources: source.Sources
     provided: tuple[str, ...] = ()
@@ -82,13 +82,17 @@ def applied(basis: Basis, outputs: Sequence[Output]) -> tuple[tuple[patches.Cand
 def locks(
     basis: Basis, outputs: Sequence[Output], candidates: Sequence[patches.Candidate]
 ) -> tuple[tuple[EnvLock, ...], dict[str, str]]:
-    """Return the build environment of each output, and the key under which each is remembered."""
+    """Return the build environment of each output, and the key under which `remember_dynamic` adds to it."""
     found, keys = [], {}
     for output in outputs:
-        key = keys[output.name] = _lock_key(basis, output, candidates)
+        source = _source_key(basis, output, candidates)
+        keys[output.name] = digest.sha256_json(source)
+        more = dynamic(basis.world, keys[output.name])
+        # A patch that leaves the requirements alone leaves the lock alone: nobody has to be asked again.
+        key = digest.sha256_json(source | {"patches": _touching(_pyproject(output), candidates), "more": list(more)})
         known = None if basis.request.relock else basis.world.house.recall("lock", key)
         if known is None:
-            lock = _resolve(basis, output, candidates, key)
+            lock = _resolve(basis, output, candidates, more)
             basis.world.house.remember("lock", key, _as_json(lock))
         else:
             lock = _from_json(output.name, known)
@@ -104,35 +108,41 @@ def dynamic(world: World, key: str) -> tuple[str, ...]:
 def remember_dynamic(world: World, key: str, requires: Sequence[str]) -> None:
     """Keep what a backend asked for beyond its static requirements (PEP 517); the next evaluation locks it too."""
     world.house.remember("dynamic", key, {"requires": [*dynamic(world, key), *requires]})
-    world.house.forget("lock", key)
 
 
-def _lock_key(basis: Basis, output: Output, candidates: Sequence[patches.Candidate]) -> str:
+def _source_key(basis: Basis, output: Output, candidates: Sequence[patches.Candidate]) -> dict[str, Json]:
+    """Return all that may change what an output's build asks for."""
     build, python = basis.loaded.recipe.build, basis.host.interpreter
-    return digest.sha256_json(
-        {
-            "pin": basis.pin.identity(),
-            "patches": [one.sha256 for one in candidates],
-            "path": output.path,
-            "add": [*build.requires_add, *output.requires_add],
-            "remove": [*build.requires_remove, *basis.provided],
-            "pin-requires": list(build.requires_pin),
-            "python": [python.version, python.tag, basis.host.machine, basis.host.libc],
-            "torch": dict(basis.torch) if basis.torch else None,
-        }
-    )
+    return {
+        "pin": basis.pin.identity(),
+        "patches": [one.sha256 for one in candidates],
+        "path": output.path,
+        "add": [*build.requires_add, *output.requires_add],
+        "remove": [*build.requires_remove, *basis.provided],
+        "pin-requires": list(build.requires_pin),
+        "python": [python.version, python.tag, basis.host.machine, basis.host.libc],
+        "torch": basis.torch.identity() if basis.torch else None,
+    }
 
 
-def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidate], key: str) -> EnvLock:
+def _pyproject(output: Output) -> str:
+    return f"{output.path}/pyproject.toml".removeprefix("./")
+
+
+def _touching(path: str, candidates: Sequence[patches.Candidate]) -> list[Json]:
+    """Return the digests of the patches that may change `path`: those that name it."""
+    return [one.sha256 for one in candidates if path.encode() in one.file.read_bytes()]
+
+
+def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidate], more: Sequence[str]) -> EnvLock:
     from builder import buildenv  # noqa: PLC0415  # not on the hit path
 
-    build, world, torch = basis.loaded.recipe.build, basis.world, basis.torch
-    version = str(torch["version"]) if torch and torch["from"] == "index" else None
+    build, world = basis.loaded.recipe.build, basis.world
     wanted = buildenv.requires(
-        _patched(f"{output.path}/pyproject.toml".removeprefix("./"), basis, candidates),
-        add=(*build.requires_add, *output.requires_add, *dynamic(world, key)),
+        _patched(_pyproject(output), basis, candidates),
+        add=(*build.requires_add, *output.requires_add, *more),
         remove=(*build.requires_remove, *basis.provided),
-        pin_torch=version,
+        torch=basis.torch,
     )
     return buildenv.resolve(
         wanted,
@@ -142,7 +152,8 @@ def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidat
         index_url=world.config.index_url,
         env=world.env,
         scratch=world.builds,
-        torch=version,
+        torch=basis.torch,
+        offline=basis.request.offline,
     )
 
 

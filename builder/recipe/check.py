@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from builder.recipe.model import Build, Condition, Recipe, Resources, Version
 
-__all__ = ["NAME", "RANGE", "VARIABLE", "check"]
+__all__ = ["NAME", "check"]
 
 #: A recipe's name, which is also its file's and part of paths.
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -28,12 +28,12 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VERSION = r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
 #: A clause of PEP 440; ``.*`` only with == and !=, and ~= needs two numbers.
 _CLAUSE = rf"\s*((>=|<=|>|<)\s*{_VERSION}|(==|!=)\s*{_VERSION}(\.\*)?|~=\s*[0-9]+\.{_VERSION})\s*"
 #: Versions that conditions and floors name.
-RANGE = re.compile(f"{_CLAUSE}(,{_CLAUSE})*")
+_RANGE = re.compile(f"{_CLAUSE}(,{_CLAUSE})*")
 
 _SOURCE_NEEDS = {"git": ("url", "ref"), "sdist": ("project", "version"), "archive": ("url",), "local": ("path",)}
 _CHECK_NEEDS = {
@@ -158,7 +158,7 @@ def _inside(path: str | None, where: str) -> Iterator[Mistake]:
 def _variables(env: Mapping[str, str] | None, path: str, jobs: Iterable[str] | None) -> Iterator[Mistake]:
     taken = tuple(jobs or ())
     for key in env or ():
-        if not VARIABLE.fullmatch(key):
+        if not _VARIABLE.fullmatch(key):
             yield Mistake(path=f"{path}.{key}", text=f"`{key}` can't be the name of a variable")
         elif key in taken:
             text = f"`{key}` gets the number of jobs (build.jobs-env); limit them by resources.jobs"
@@ -247,7 +247,7 @@ def _pattern(text: str | None, path: str) -> Iterator[Mistake]:
 
 
 def _range(text: str | None, path: str) -> Iterator[Mistake]:
-    if text is not None and not RANGE.fullmatch(text):
+    if text is not None and not _RANGE.fullmatch(text):
         yield Mistake(path=path, text=f"`{text}` is no version range; write >=3.5,<3.7")
 
 

@@ -14,7 +14,7 @@ from builder.values import MISSING, dataclass, fields, is_dataclass
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Mistake", "accepts", "convert", "hints", "key_of", "shown", "wanted_text"]
+__all__ = ["Mistake", "convert", "hints", "key_of", "shown", "wanted_text"]
 
 T = TypeVar("T")
 
@@ -74,57 +74,14 @@ def convert(cls: type[T], raw: Mapping[str, Any], path: str, mistakes: list[Mist
     return cls(**values)
 
 
-def accepts(cls: type, words: list[str], value: object) -> bool:
-    """Whether the key that dotted `words` name in `cls` takes `value`; False for a key that isn't there."""
-    wanted: Any = cls
-    for word in words:
-        if is_dataclass(wanted):
-            known = _fields(typing.cast("type", wanted))
-            if word not in known:
-                return False
-            wanted = known[word][1]
-        elif typing.get_origin(wanted) is collections.abc.Mapping:
-            wanted = typing.get_args(wanted)[1]
-        else:
-            return False
-        if typing.get_origin(wanted) in {typing.Union, types.UnionType}:
-            tables = [choice for choice in typing.get_args(wanted) if is_dataclass(choice)]
-            wanted = tables[0] if tables else wanted
-        if typing.get_origin(wanted) is tuple and is_dataclass(typing.get_args(wanted)[0]):
-            wanted = typing.get_args(wanted)[0] if word != words[-1] else wanted
-    trial: list[Mistake] = []
-    _value(wanted, value, "", trial)
-    return not trial
-
-
 def _near(key: str, known: Mapping[str, object]) -> str:
-    """Return what to say after an unknown key: the key that was meant, or the table where this one belongs."""
+    """Return what to say after an unknown key: the key that was meant."""
     import difflib  # noqa: PLC0415  # only for messages
 
     plain = key.replace("_", "-").lower()
-    if close := difflib.get_close_matches(plain, known, 1, 0.7):
-        return f", did you mean `{close[0]}`?"
-    for table, keys in _tables():
-        if plain in keys or (table != "[about]" and difflib.get_close_matches(plain, keys, 1, 0.8)):
-            near = plain if plain in keys else difflib.get_close_matches(plain, keys, 1, 0.8)[0]
-            return f"; `{near}` belongs into {table}"
     if close := difflib.get_close_matches(plain, known, 1):
         return f", did you mean `{close[0]}`?"
     return f"; known: {', '.join(known)}"
-
-
-@functools.cache
-def _tables() -> tuple[tuple[str, frozenset[str]], ...]:
-    """Return each table of a recipe with its keys."""
-    from builder.recipe.model import Recipe  # noqa: PLC0415  # only for messages; the model knows nothing of this module
-
-    found = []
-    for key, (_name, wanted, _required) in _fields(Recipe).items():
-        inner = typing.get_args(wanted)[0] if typing.get_origin(wanted) is tuple else wanted
-        if is_dataclass(inner):
-            shown = f"[{key}]" if inner is wanted else f"[[{key}]]"
-            found.append((shown, frozenset(_fields(typing.cast("type", inner)))))
-    return tuple(found)
 
 
 def _value(  # noqa: PLR0911  # one way out a kind of annotation

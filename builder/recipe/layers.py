@@ -6,6 +6,7 @@ layer can change or add one thing without repeating the rest. An empty array emp
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["NAMED", "Layer", "Origin", "assign", "merge"]
+__all__ = ["NAMED", "Layer", "Origin", "assign", "merge", "nearest"]
 
 #: Arrays of tables whose entries are one thing under one name: a later layer changes the entry instead of adding one.
 NAMED = {"output": "name", "patch": "id", "source": "kind", "check": "id"}
@@ -54,15 +55,20 @@ class Origin:
         """Return the line in the layer's file that set the key, or that of the nearest table around it."""
         from builder.recipe.lines import lines  # noqa: PLC0415  # only messages and `recipes show` ask
 
-        found, path = lines(self.layer.text), f"{self.layer.prefix}.{self.path}".strip(".")
-        while path and path not in found:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return found.get(path)
+        found = lines(self.layer.text)
+        return found.get(nearest(f"{self.layer.prefix}.{self.path}".strip("."), found))
 
     def __str__(self) -> str:
         if self.layer.file is None:
             return self.layer.word
         return f"{self.layer.file}:{self.line() or 1}"
+
+
+def nearest(path: str, known: Mapping[str, object]) -> str:
+    """Return the longest part of the dotted `path` that is `known`, else an empty text."""
+    while path and path not in known:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return path
 
 
 def merge(base: Mapping[str, Any], layer: Layer, origins: dict[str, Origin]) -> dict[str, Any]:
@@ -123,25 +129,24 @@ def _are_tables(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def assign(key: str, text: str, wanted: Callable[[list[str], object], bool]) -> Layer:
+def assign(key: str, text: str, mistakes: Callable[[Mapping[str, Any]], int]) -> Layer:
     """Return the layer that ``--set key=text`` is: the value is TOML where that is what the key takes, else the text.
 
     ``output.NAME.key``, ``patch.ID.key``, ``source.KIND.key`` and ``check.ID.key`` reach into the entry of that name; a
-    word with dots in it is quoted. `wanted` says whether the key of these words (without the name) takes a value.
+    word with dots in it is quoted. `mistakes` counts what is wrong in a table: ``build.env.X=1`` means the text "1".
     """
     words = _words(key)
     named = len(words) > 2 and words[0] in NAMED  # noqa: PLR2004  # table.name.key
-    plain = [words[0], *words[2:]] if named else words
-    value: Any = text
-    try:
-        parsed = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        pass
-    else:  # build.env.X=1 means the text "1"
-        value = parsed if wanted(plain, parsed) or not wanted(plain, text) else text
-    entry = _nested(words[2:] if named else words, value)
-    values = {words[0]: [{NAMED[words[0]]: words[1], **entry}]} if named else entry
-    return Layer(word="command line", values=values)
+
+    def placed(value: Any) -> dict[str, Any]:  # noqa: ANN401  # any TOML value
+        for word in reversed(words[2:] if named else words):
+            value = {word: value}
+        return {words[0]: [{NAMED[words[0]]: words[1], **value}]} if named else value
+
+    choices = [placed(text)]
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        choices.insert(0, placed(tomllib.loads(f"value = {text}")["value"]))
+    return Layer(word="command line", values=min(choices, key=mistakes))
 
 
 def _words(key: str) -> list[str]:
@@ -155,10 +160,3 @@ def _words(key: str) -> list[str]:
         ((word, table),) = table.items()
         words.append(word)
     return words
-
-
-def _nested(words: list[str], value: Any) -> dict[str, Any]:  # noqa: ANN401  # any TOML value
-    for word in reversed(words):
-        value = {word: value}
-    result: dict[str, Any] = value
-    return result

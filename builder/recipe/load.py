@@ -10,8 +10,8 @@ from builder.digest import sha256_file
 from builder.errors import RecipeError
 from builder.recipe import find
 from builder.recipe.check import NAME, check
-from builder.recipe.convert import Mistake, accepts, convert
-from builder.recipe.layers import Layer, Origin, assign, merge
+from builder.recipe.convert import Mistake, convert
+from builder.recipe.layers import Layer, Origin, assign, merge, nearest
 from builder.recipe.model import Loaded, Recipe
 from builder.values import dataclass, field, replace
 
@@ -146,9 +146,7 @@ class _Reader:
         every = [layer for layer in layers if layer is not None]
         if name in self.stack:
             every.append(self.stack[name])
-        every += [
-            assign(key, text, lambda words, value: accepts(Recipe, words, value)) for key, text in settings.items()
-        ]
+        every += [assign(key, text, _mistakes) for key, text in settings.items()]
         raw: dict[str, Any] = {}
         origins: dict[str, Origin] = {}
         for layer in every:
@@ -179,6 +177,12 @@ class _Reader:
             if file.exists() or file.is_symlink():
                 found.append(_read(file, folder, self.problems))
         return found
+
+
+def _mistakes(raw: Mapping[str, Any]) -> int:
+    mistakes: list[Mistake] = []
+    convert(Recipe, raw, "", mistakes)
+    return len(mistakes)
 
 
 def _read(file: Path, folder: Folder, problems: list[str]) -> Layer | None:
@@ -217,10 +221,7 @@ def _located(mistakes: Sequence[Mistake], layers: Sequence[Layer], origins: Mapp
     """
     found = []
     for mistake in mistakes:
-        path = mistake.path
-        while path and path not in origins:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        origin = origins.get(path) or Origin(layer=layers[0], path="")
+        origin = origins.get(nearest(mistake.path, origins)) or Origin(layer=layers[0], path="")
         place = (layers.index(origin.layer), origin.line() or 1)
         found.append((place, f"{origin}: {mistake.path}: {mistake.text}"))
     return [text for _place, text in sorted(found)]

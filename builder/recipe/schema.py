@@ -1,7 +1,8 @@
 """The JSON schema of a recipe file (draft 2020-12), generated from the model, for editors and for whoever writes recipes.
 
 It holds for a whole recipe and for a layer that changes a few keys of one: a file that says ``schema`` has to be whole,
-and an entry of a named array needs its name only.
+and an entry of a named array needs its name only. Keys, types and words are in it; what a text may hold is the loader's
+matter.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any, Literal
 
-from builder.recipe import check
 from builder.recipe.convert import hints, key_of
 from builder.recipe.layers import NAMED
 from builder.recipe.model import OUTSIDE, Recipe
@@ -21,30 +21,6 @@ if TYPE_CHECKING:
     from builder.digest import Json
 
 __all__ = ["schema"]
-
-#: Patterns of strings that are more than strings, by the class's name and the key.
-_PATTERNS = {
-    ("Recipe", "name"): check.NAME.pattern,
-    ("Source", "sha256"): "[0-9a-f]{64}",
-    ("Patch", "sha256"): "[0-9a-f]{64}",
-    ("Patch", "file"): r"[^./][^/]*",
-    ("FileCondition", "sha256"): "[0-9a-f]{64}",
-    ("FileCondition", "path"): r"[^/].*",
-    ("Output", "path"): r"[^/].*",
-    ("Condition", "contains"): "[0-9a-f]{7,64}",
-    ("Condition", "lacks"): "[0-9a-f]{7,64}",
-    **{
-        ("Resources", key): r"\s*[0-9]+(\.[0-9]+)?\s*[kmgtKMGT]?([iI]?[bB])?\s*"
-        for key in ("mem-per-job", "link-mem", "disk")
-    },
-    ("MemoryClass", "mem"): r"\s*[0-9]+(\.[0-9]+)?\s*[kmgtKMGT]?([iI]?[bB])?\s*",
-    ("Check", "max"): r"\s*[0-9]+(\.[0-9]+)?\s*[kmgtKMGT]?([iI]?[bB])?\s*",
-    **{
-        ("Resources", key): r"\s*[0-9]+(\.[0-9]+)?\s*(s|sec|min|m|h|d)?\s*" for key in ("unit-timeout", "build-timeout")
-    },
-    **{("System", key): check.RANGE.pattern for key in ("cuda", "gcc", "clang", "rust")},
-    **{("Condition", key): check.RANGE.pattern for key in ("version", "cuda", "torch")},
-}
 
 
 def schema() -> dict[str, Json]:
@@ -87,8 +63,6 @@ def _table(cls: type, definitions: dict[str, Json]) -> dict[str, Json]:
 def _field(cls: type, field: dataclasses.Field[Any], definitions: dict[str, Json]) -> dict[str, Json]:
     key = key_of(field.name)
     value = _value(hints(cls)[field.name], definitions)
-    if pattern := _PATTERNS.get((cls.__name__, key)):
-        value["pattern"] = f"^({pattern})$"
     text = field.metadata["doc"].replace("``", "`")
     if cls is Recipe and key in OUTSIDE:
         text += " (outside the fingerprint)"
@@ -97,10 +71,6 @@ def _field(cls: type, field: dataclasses.Field[Any], definitions: dict[str, Json
         value["default"] = field.default
     elif isinstance(field.default, tuple) and field.default:
         value["default"] = list(field.default)
-    if (cls.__name__, key) == ("Resources", "jobs"):
-        value["minimum"] = 1
-    if key == "env" and value.get("type") == "object":
-        value["propertyNames"] = {"pattern": f"^({check.VARIABLE.pattern})$"}
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from builder.errors import HostError
 from builder.source.place import Sources
@@ -19,7 +19,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Sources", "contains", "fetch", "materialize", "pin", "read"]
 
-# Each kind of source is a module with the same functions; only the one in use is imported.
+
+class _Kind(Protocol):
+    """A kind of source: a module with these functions."""
+
+    def pin(self, source: Source, request: Request, sources: Sources, *, base: Path) -> Pin: ...
+    def fetch(self, pinned: Pin, sources: Sources) -> int: ...
+    def materialize(self, pinned: Pin, dest: Path, sources: Sources) -> None: ...
+    def read(self, pinned: Pin, path: str, sources: Sources) -> bytes | None: ...
+
+
+def _kind(name: Literal["git", "sdist", "archive", "local"]) -> _Kind:
+    """Return the module for a kind; only the one in use is imported."""
+    match name:
+        case "git":
+            from builder.source import git  # noqa: PLC0415
+
+            return git
+        case "sdist":
+            from builder.source import sdist  # noqa: PLC0415
+
+            return sdist
+        case "archive":
+            from builder.source import archive  # noqa: PLC0415
+
+            return archive
+        case "local":
+            from builder.source import local  # noqa: PLC0415
+
+            return local
 
 
 @contextlib.contextmanager
@@ -49,76 +77,25 @@ def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base
 
     Raises SourceError: ``ref-missing``, ``remote-unreachable``, ``version-missing``, ``offline-unknown`` and others.
     """
-    sources = replace(sources, recipe=recipe)
-    match source.kind:
-        case "git":
-            from builder.source import git  # noqa: PLC0415
-
-            return git.pin(source, request, sources)
-        case "sdist":
-            from builder.source import sdist  # noqa: PLC0415
-
-            return sdist.pin(source, request, sources)
-        case "archive":
-            from builder.source import archive  # noqa: PLC0415
-
-            return archive.pin(source, request, sources)
-        case "local":
-            from builder.source import local  # noqa: PLC0415
-
-            return local.pin(source, request, sources, base=base)
+    return _kind(source.kind).pin(source, request, replace(sources, recipe=recipe), base=base)
 
 
 @_told()
 def fetch(pinned: Pin, sources: Sources) -> int:
     """Bring in all that `materialize` reads; return how many bytes came over the network."""
-    match pinned.kind:
-        case "git":
-            from builder.source import git  # noqa: PLC0415
-
-            return git.fetch(pinned, sources)
-        case "sdist" | "archive":
-            from builder.source import archive  # noqa: PLC0415
-
-            return archive.fetch(pinned, sources)
-        case "local":
-            return 0
+    return _kind(pinned.kind).fetch(pinned, sources)
 
 
 @_told()
 def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
     """Leave the pinned tree at `dest`, which mustn't exist; a kill leaves nothing there."""
-    match pinned.kind:
-        case "git":
-            from builder.source import git  # noqa: PLC0415
-
-            git.materialize(pinned, dest, sources)
-        case "sdist" | "archive":
-            from builder.source import archive  # noqa: PLC0415
-
-            archive.materialize(pinned, dest, sources)
-        case "local":
-            from builder.source import local  # noqa: PLC0415
-
-            local.materialize(pinned, dest, sources)
+    _kind(pinned.kind).materialize(pinned, dest, sources)
 
 
 @_told()
 def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
     """Return one file of the pinned tree, or None; brings in what that needs."""
-    match pinned.kind:
-        case "git":
-            from builder.source import git  # noqa: PLC0415
-
-            return git.read(pinned, path, sources)
-        case "sdist" | "archive":
-            from builder.source import archive  # noqa: PLC0415
-
-            return archive.read(pinned, path, sources)
-        case "local":
-            from builder.source import local  # noqa: PLC0415
-
-            return local.read(pinned, path)
+    return _kind(pinned.kind).read(pinned, path, sources)
 
 
 def contains(pinned: Pin, commit: str, sources: Sources) -> bool:

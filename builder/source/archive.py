@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["fetch", "file_of", "keep", "materialize", "pin", "read"]
 
 
-def pin(source: Source, request: Request, sources: Sources) -> Pin:
+def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:  # noqa: ARG001  # all kinds take it
     """Return the archive made exact. Without a digest in the recipe the first download's is taken and kept.
 
     Raises SourceError ``hash-mismatch``, ``not-found``, ``unreachable``, ``offline-missing`` or ``archive-damaged``.
@@ -133,14 +133,9 @@ def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
         return cached.read_bytes()
     if absent.exists():
         return None
-    from builder.source.unpack import read_members, single_top  # noqa: PLC0415
+    from builder.source.unpack import read_member  # noqa: PLC0415
 
     fetch(pinned, sources)
-    archive, top = file_of(pinned, sources), known / "top"
-    if not top.exists():
-        write_atomic(top, single_top(archive).encode())
-    for _name, data in read_members(archive, top.read_text(), frozenset({path})):
-        write_atomic(cached, data)
-        return data
-    write_atomic(absent, b"")
-    return None
+    data = read_member(file_of(pinned, sources), path)
+    write_atomic(absent if data is None else cached, data or b"")
+    return data

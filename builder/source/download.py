@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import ssl
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from builder.digest import sha256_file
-from builder.errors import HostError, SourceError
-from builder.events import Fetching, Waiting
+from builder.errors import SourceError
+from builder.events import Fetching
 from builder.proc import scrubbed
-from builder.source.login import of, redirecting
-from builder.source.place import without_credentials
+from builder.source import login
+from builder.source.place import locked, without_credentials
 from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from builder.source.place import Sources
 
 __all__ = ["Got", "fetch_file", "get"]
 
+T = TypeVar("T")
+
 _CHUNK = 1 << 18
 _TIMEOUT_S = 30
 _TRIES = 3
-_LATER = frozenset((408, 425, 429))  # a client's error that another try may not meet
+_UNSATISFIABLE = 416  # the range that was asked for isn't there
+_LATER = frozenset((408, 425, 429, _UNSATISFIABLE))  # a client's error that another try may not meet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +45,7 @@ class Got:
 
 
 class _Short(Exception):  # told as unreachable
-    """The connection ended before all bytes were there."""
-
-
-class _Refused(Exception):  # the transfer begins anew
-    """The server can't go on where an earlier transfer stopped."""
+    """What came isn't what is wanted, and another try may bring it."""
 
 
 _AGAIN = (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException, _Short)
@@ -60,15 +58,33 @@ def get(url: str, sources: Sources, *, headers: Mapping[str, str]) -> tuple[byte
     """
     if url.startswith("file:") and url.endswith("/"):
         url += "index.html"
+
+    def read() -> tuple[bytes, str, str]:
+        with _opened(url, sources, headers) as answer:
+            return answer.read(), answer.headers.get("Content-Type", ""), answer.url
+
+    return _tried(read, url, sources)
+
+
+def _tried(action: Callable[[], T], url: str, sources: Sources) -> T:
+    """Return what `action` does at its first, second or third attempt."""
+    last: Exception | None = None
     for attempt in range(_TRIES):
+        time.sleep(0.5 * attempt)
         try:
-            with _opened(url, sources, headers) as answer:
-                return answer.read(), answer.headers.get("Content-Type", ""), answer.url
+            return action()
         except _AGAIN as error:
-            if attempt == _TRIES - 1:
-                raise _unreachable(url, error, sources) from error
-            time.sleep(0.5 * 2**attempt)
-    raise AssertionError  # pragma: no cover  # the loop returns or raises
+            last = error
+    cause = getattr(last, "reason", None) or last
+    if isinstance(last, urllib.error.HTTPError):
+        cause = f"{last.code} {last.reason}"
+    raise SourceError(
+        "unreachable",
+        f"{without_credentials(url)} can't be reached",
+        cause=scrubbed(str(cause)),
+        help="with what is at hand: --offline; through another host: [mirrors] in the configuration",
+        run=(f"spark-build fetch {sources.recipe}",),
+    ) from last
 
 
 @contextlib.contextmanager
@@ -77,9 +93,9 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
 
     An earlier ``.part`` goes on by Range where `sha256` can tell whether both halves belong together. One that another
     process brought meanwhile is taken. Raises SourceError ``hash-mismatch`` (nothing is kept then), ``not-found``,
-    ``access-denied``, ``unreachable``, ``offline-missing``; HostError ``disk-full`` (what came is kept, and goes on).
+    ``access-denied``, ``unreachable``, ``offline-missing``. On a full disk what came is kept, and goes on.
     """
-    with _alone(dest, sources):
+    with locked(sources.root / "locks" / f"{dest.parent.name}.lock", sources, what=dest.name):
         dest.parent.mkdir(parents=True, exist_ok=True)
         if dest.exists() and (found := sha256_file(dest)) == sha256:
             yield Got(sha256=found, received=0)
@@ -88,12 +104,12 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
         if sha256 is None:
             part.unlink(missing_ok=True)
         resumed = part.exists()
-        received = _transferred(url, part, sources)
+        received = _tried(lambda: _transfer(url, part, sources), url, sources)
         digest = sha256_file(part)
         if sha256 is not None and digest != sha256 and resumed:
             # What lay here was of another file.
             part.unlink()
-            received += _transferred(url, part, sources)
+            received += _tried(lambda: _transfer(url, part, sources), url, sources)
             digest = sha256_file(part)
         if sha256 is not None and digest != sha256:
             part.unlink()
@@ -108,66 +124,36 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
         yield Got(sha256=digest, received=received)
 
 
-@contextlib.contextmanager
-def _alone(dest: Path, sources: Sources) -> Iterator[None]:
-    locks = sources.root / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / f"{dest.parent.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sources.sink.emit(Waiting(what=dest.name, holder="another fetch"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _transferred(url: str, part: Path, sources: Sources) -> int:
-    received = 0
-    for attempt in range(_TRIES):
-        try:
-            return received + _transfer(url, part, sources)
-        except _Refused:
-            part.unlink()
-        except _AGAIN as error:
-            if attempt == _TRIES - 1:
-                raise _unreachable(url, error, sources) from error
-            time.sleep(0.5 * 2**attempt)
-    return received + _transfer(url, part, sources)
-
-
 def _transfer(url: str, part: Path, sources: Sources) -> int:
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
-    with _opened(url, sources, headers) as answer:
+    try:
+        opened = _opened(url, sources, headers)
+    except urllib.error.HTTPError as error:
+        if error.code == _UNSATISFIABLE:  # what lies here is of another file, or all of it
+            part.unlink()
+        raise
+    with opened as answer:
         resumed = getattr(answer, "status", 200) == 206  # noqa: PLR2004  # partial content
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise _Refused
+            part.unlink()
+            msg = "the server doesn't go on where an earlier transfer stopped"
+            raise _Short(msg)
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = int(length) + start if length else None
-        try:
-            done = _copied(answer, part, "ab" if resumed else "wb", start, total, url, sources)
-        except OSError as error:
-            if error.errno == 28:  # noqa: PLR2004  # ENOSPC
-                summary = f"no space left for {part.name.removesuffix('.part')}"
-                raise HostError("disk-full", summary, cause=str(part.parent), run=("spark-build gc",)) from error
-            raise
+        done, told = start, time.monotonic()
+        with part.open("ab" if resumed else "wb") as target:
+            while chunk := answer.read(_CHUNK):
+                target.write(chunk)
+                done += len(chunk)
+                if time.monotonic() - told > 0.25:  # noqa: PLR2004  # four a second
+                    told = time.monotonic()
+                    sources.sink.emit(Fetching(name=part.name.removesuffix(".part"), done=done, total=total))
         if total is not None and done < total:
             msg = f"the connection ended after {done} of {total} bytes"
             raise _Short(msg)
         return done - start
-
-
-def _copied(answer: Any, part: Path, mode: str, start: int, total: int | None, url: str, sources: Sources) -> int:  # noqa: ANN401  # an http or file answer
-    done, told, name = start, time.monotonic(), urlsplit(url).path.rsplit("/", 1)[-1]
-    with part.open(mode) as target:
-        while chunk := answer.read(_CHUNK):
-            target.write(chunk)
-            done += len(chunk)
-            if time.monotonic() - told > 0.25:  # noqa: PLR2004  # four a second
-                told = time.monotonic()
-                sources.sink.emit(Fetching(name=name, done=done, total=total))
-    return done
 
 
 def _opened(url: str, sources: Sources, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # http or file
@@ -181,24 +167,14 @@ def _opened(url: str, sources: Sources, headers: Mapping[str, str]) -> Any:  # n
             f"{plain} isn't at hand, and --offline forbids to fetch it",
             run=(f"spark-build fetch {sources.recipe}",),
         )
-    handlers: list[urllib.request.BaseHandler] = [
-        urllib.request.ProxyHandler(_proxies(plain, sources.env)),
-        redirecting(),
-    ]
-    if scheme == "https":
-        context = ssl.create_default_context(
-            cafile=sources.env.get("SSL_CERT_FILE"), capath=sources.env.get("SSL_CERT_DIR")
-        )
-        handlers.append(urllib.request.HTTPSHandler(context=context))
     request = urllib.request.Request(plain, headers={"User-Agent": "spark-build", **headers})  # noqa: S310  # checked above
-    if login := of(url, sources):
-        request.add_header("Authorization", login)
+    if authorization := login.of(url, sources):
+        request.add_header("Authorization", authorization)
     try:
-        return urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S)
+        # Proxies and certificates are those of the process's environment.
+        return urllib.request.build_opener(login.Redirects).open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # noqa: PLR2004  # range not satisfiable
-            raise _Refused from error
         if error.code < 500 and error.code not in _LATER:  # noqa: PLR2004  # a server's own trouble is tried again
             raise _refusal(plain, error, sources) from error
         raise
@@ -218,29 +194,3 @@ def _refusal(plain: str, error: urllib.error.HTTPError, sources: Sources) -> Sou
             run=(f"spark-build fetch {sources.recipe}",),
         )
     return SourceError("not-found", summary, run=(f"curl -I {plain}",))
-
-
-def _proxies(url: str, env: Mapping[str, str]) -> dict[str, str]:
-    host = urlsplit(url).hostname or ""
-    bypass = [name.strip().lstrip(".") for name in (env.get("no_proxy") or env.get("NO_PROXY") or "").split(",")]
-    if any(name and (name in {"*", host} or host.endswith("." + name)) for name in bypass):
-        return {}
-    every = env.get("all_proxy") or env.get("ALL_PROXY")
-    found = {
-        scheme: env.get(f"{scheme}_proxy") or env.get(f"{scheme.upper()}_PROXY") or every
-        for scheme in ("http", "https")
-    }
-    return {scheme: value for scheme, value in found.items() if value}
-
-
-def _unreachable(url: str, error: Exception, sources: Sources) -> SourceError:
-    cause = getattr(error, "reason", None) or error
-    if isinstance(error, urllib.error.HTTPError):
-        cause = f"{error.code} {error.reason}"
-    return SourceError(
-        "unreachable",
-        f"{without_credentials(url)} can't be reached",
-        cause=scrubbed(str(cause)),
-        help="with what is at hand: --offline; through another host: [mirrors] in the configuration",
-        run=(f"spark-build fetch {sources.recipe}",),
-    )

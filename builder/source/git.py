@@ -32,7 +32,7 @@ __all__ = ["contains", "fetch", "insteadof", "materialize", "pin", "read"]
 _FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-def pin(source: Source, request: Request, sources: Sources) -> Pin:
+def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:  # noqa: ARG001  # all kinds take it
     """Return the commit that the request means, with its tree, time, submodules and pull requests.
 
     Raises SourceError ``ref-missing`` (with near names; never another branch instead), ``remote-unreachable`` (with the

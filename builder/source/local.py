@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from builder import proc
 from builder.digest import files_digest
-from builder.errors import HostError, SourceError
+from builder.errors import SourceError
 from builder.source import checkout
 from builder.stages import Pin
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builder.source.place import Sources
     from builder.stages import Request
 
-__all__ = ["materialize", "pin", "read"]
+__all__ = ["fetch", "materialize", "pin", "read"]
 
 #: Folders that tools leave in a tree and that no build reads.
 _LEFT = frozenset((".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"))
@@ -39,7 +39,7 @@ _DAY_ONE = 315532800  # 1980, the first day that a zip can hold
 
 
 def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:
-    """Return the folder made exact. Raises SourceError ``source-folder`` or ``source-empty``, HostError ``unreadable``."""
+    """Return the folder made exact. Raises SourceError ``source-folder`` or ``source-empty``."""
     path = base / (source.path or ".") if request.source is None else request.source
     if not path.is_dir():
         raise SourceError("source-folder", f"{path} is no folder", run=(f"ls -ld {path}",))
@@ -51,19 +51,12 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
     return Pin(
         kind="local",
         url=path.resolve().as_uri(),
-        tree=f"tree:{_digest(path, files)}",
+        tree=f"tree:{files_digest(path, files)}",
         time=int(time) if time else _DAY_ONE,
         commit=(_git(path, sources, "rev-parse", "--verify", "-q", "HEAD") or None) if top else None,
         describe=(_git(path, sources, *checkout.DESCRIBE) or None) if top else None,
         version=checkout.version_of(_git(path, sources, "tag", "--points-at", "HEAD").splitlines()) if top else None,
     )
-
-
-def _digest(path: Path, files: list[str]) -> str:
-    try:
-        return files_digest(path, files)
-    except PermissionError as error:
-        raise HostError("unreadable", f"{error.filename} can't be read", run=(f"ls -ld {error.filename}",)) from error
 
 
 def _is_top(path: Path, sources: Sources) -> bool:
@@ -134,18 +127,13 @@ def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
             shutil.copy2(source / name, beside / name, follow_symlinks=False)
         if pinned.commit:
             _as_repository(pinned, source, beside, sources)
-        found = _history(source, sources), f"tree:{_digest(beside, files)}"
+        found = _history(source, sources), f"tree:{files_digest(beside, files)}"
         if found != ((pinned.commit, pinned.describe) if pinned.commit else (None, None), pinned.tree):
             raise _changed(source)
         checkout.settle(beside, pinned.time)
         os.replace(beside, dest)  # noqa: PTH105  # fails on a folder that isn't empty, as it should
     except FileNotFoundError as error:
         raise _changed(source) from error
-    except OSError as error:
-        if error.errno == 28:  # noqa: PLR2004  # ENOSPC
-            summary = f"no space left to copy {source}"
-            raise HostError("disk-full", summary, cause=str(dest.parent), run=("spark-build gc",)) from error
-        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -187,7 +175,12 @@ def _path(pinned: Pin) -> Path:
     return Path(unquote(urlparse(pinned.url).path))
 
 
-def read(pinned: Pin, path: str) -> bytes | None:
+def fetch(_pinned: Pin, _sources: Sources) -> int:
+    """Nothing has to be brought in."""
+    return 0
+
+
+def read(pinned: Pin, path: str, _sources: Sources) -> bytes | None:
     """Return one file of the folder as it is now, or None."""
     try:
         return (_path(pinned) / path).read_bytes()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from builder.source.place import Sources
 
-__all__ = ["of", "redirecting"]
+__all__ = ["Redirects", "of"]
 
 
 def of(url: str, sources: Sources) -> str | None:
@@ -49,13 +49,10 @@ def _netrc(host: str, sources: Sources) -> str | None:
     return _basic(found[0], found[2]) if found else None
 
 
-def redirecting() -> urllib.request.HTTPRedirectHandler:
-    """Return what follows redirects; another host never gets the login."""
-    return _Redirects()
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects; another host never gets the login."""
 
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(  # urllib's signature
+    def redirect_request(  # noqa: D102  # urllib's method
         self,
         req: urllib.request.Request,
         fp: IO[bytes],

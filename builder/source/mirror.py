@@ -11,7 +11,6 @@ and nowhere else: a filter, an attribute or a diff setting of theirs must not ch
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from builder import proc
 from builder.digest import sha256_bytes
 from builder.errors import HostError, SourceError
-from builder.events import Fetching, Waiting
-from builder.source.place import age_text, without_credentials, write_atomic
+from builder.events import Fetching
+from builder.source.place import age_text, locked, without_credentials, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -127,16 +126,10 @@ class Mirror:
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
         """Keep other processes off the mirror while refs and objects change; yield the lock for a child to hold."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.sources.sink.emit(Waiting(what=f"the mirror of {self.url}", holder="another fetch"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            self._made(lock.fileno())
+        with locked(self.path.with_suffix(".lock"), self.sources, what=f"the mirror of {self.url}") as lock:
+            self._made(lock)
             self._cleared()
-            yield lock.fileno()
+            yield lock
 
     def _made(self, lock: int) -> None:
         """Make the mirror; one whose last file is missing is what a killed `git init` left."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from builder.events import Waiting
 from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from builder.events import Sink
 
-__all__ = ["Sources", "age_text", "located", "without_credentials", "write_atomic"]
+__all__ = ["Sources", "age_text", "locked", "without_credentials", "write_atomic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +44,10 @@ class Sources:
         plain = without_credentials(url)
         for prefix, to in self.mirrors:
             if _repository(plain) == _repository(prefix):
-                return located(to)
+                return _located(to)
             stem = prefix if prefix.endswith(("/", ":")) else prefix + "/"
             if plain.startswith(stem):
-                return located(f"{to.rstrip('/')}/{plain.removeprefix(stem)}")
+                return _located(f"{to.rstrip('/')}/{plain.removeprefix(stem)}")
         return url
 
 
@@ -52,7 +55,7 @@ def _repository(url: str) -> str:
     return url.rstrip("/").removesuffix(".git")
 
 
-def located(target: str) -> str:
+def _located(target: str) -> str:
     """Return `target` as a URL; for a folder that lacks (or has) ``.git`` in its name, the one that is there."""
     if not target.startswith("/"):
         return target
@@ -91,3 +94,16 @@ def write_atomic(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(data)
     beside.replace(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path, sources: Sources, *, what: str) -> Iterator[int]:
+    """Hold the lock file `path`, and yield it for a child to hold, too; the sink is told when another has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sources.sink.emit(Waiting(what=what, holder="another fetch"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()

@@ -1,7 +1,4 @@
-"""Released sources from a package index: what was found once is kept, so an exact version needs no network again.
-
-A release's bytes never change. Without a version the newest release is taken, and the index asked each time.
-"""
+"""Released sources from a package index: what was found once is kept, so it needs no network again."""
 
 from __future__ import annotations
 
@@ -11,33 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 from builder.errors import SourceError, UsageError
 from builder.events import Note
-from builder.source.place import age_text, write_atomic
+from builder.source import simple
+from builder.source.archive import fetch, keep, materialize, read
+from builder.source.place import write_atomic
 from builder.stages import Pin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from builder.recipe.model import Source
     from builder.source.place import Sources
     from builder.source.simple import File
     from builder.stages import Request
 
-__all__ = ["pin"]
+__all__ = ["fetch", "materialize", "pin", "read"]
 
 
-def pin(source: Source, request: Request, sources: Sources) -> Pin:
+def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:  # noqa: ARG001  # all kinds take it
     """Return the sdist of the version asked for, with the digest that the index or the recipe gives.
 
     Raises SourceError ``version-missing`` (names what is near), ``sdist-missing``, ``project-missing``, ``hash-mismatch``,
     ``index-damaged``, ``unreachable``, ``offline-missing``; UsageError ``version-wrong``.
     """
     project = re.sub(r"[-_.]+", "-", source.project or "").lower()
-    version = request.version or source.version
-    if version is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", version):
+    version = request.version or source.version or ""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", version):
         raise UsageError("version-wrong", f"{version!r} is no version", run=(f"spark-build recipe {sources.recipe}",))
-    known, asked, stale = (
-        _newest(project, sources) if version is None else (_known(project, version, sources), None, False)
-    )
+    known = _known(project, version, sources)
     wanted = source.sha256 if version == source.version else None
     if wanted and wanted != known["sha256"]:
         raise SourceError(
@@ -59,8 +57,6 @@ def pin(source: Source, request: Request, sources: Sources) -> Pin:
         version=known["version"],
         filename=known["filename"],
         size=known["size"],
-        asked_at=asked,
-        stale=stale,
     )
 
 
@@ -74,53 +70,7 @@ def _known(project: str, version: str, sources: Sources) -> dict[str, Any]:
     return loaded
 
 
-def _newest(project: str, sources: Sources) -> tuple[dict[str, Any], float, bool]:
-    """Return the newest release, when the index said so, and whether that is not now."""
-    record = sources.root / "sdists" / project / "newest"
-    if sources.offline and record.exists():
-        last: dict[str, Any] = json.loads(record.read_bytes())
-        return _known(project, last["version"], sources), last["asked"], True
-    try:
-        version = _latest(project, sources)
-    except SourceError as error:
-        if record.exists() and error.code == "unreachable":
-            last = json.loads(record.read_bytes())
-            age = age_text(sources.clock() - last["asked"])
-            error.cause = f"{error.cause}\nlast known version: {last['version']}, asked {age} ago"
-            error.run = (f"spark-build recipe {sources.recipe} --offline", *error.run)
-        raise
-    now = sources.clock()
-    found = _known(project, version, sources)
-    write_atomic(record, json.dumps({"version": version, "asked": now}).encode())
-    return found, now, False
-
-
-def _latest(project: str, sources: Sources) -> str:
-    from packaging.version import InvalidVersion, Version  # noqa: PLC0415
-
-    from builder.source import simple  # noqa: PLC0415
-
-    offered = []
-    for one in simple.ask(project, sources):
-        try:
-            found = Version(one.version) if one.sdist and not one.yanked else None
-        except InvalidVersion:
-            continue
-        if found is not None:
-            offered.append(found)
-    if not offered:
-        raise SourceError(
-            "sdist-missing",
-            f"{project} has no source release",
-            help="build it from git",
-            run=_from_git(sources, "main"),
-        )
-    return str(max([one for one in offered if not one.is_prerelease] or offered))
-
-
 def _ask(project: str, version: str, sources: Sources) -> dict[str, Any]:
-    from builder.source import simple  # noqa: PLC0415
-
     files = simple.ask(project, sources)
     plain = simple.plain(version)
     found = [one for one in files if one.sdist and one.version == plain]
@@ -133,8 +83,6 @@ def _record(one: File, sources: Sources) -> dict[str, Any]:
     """Return the file's facts; what the index doesn't say, the file itself tells, trusted on first use."""
     facts: Mapping[str, Any] = {"sha256": one.sha256, "size": one.size, "time": one.uploaded}
     if None in facts.values():
-        from builder.source.archive import keep  # noqa: PLC0415
-
         kept = keep(one.url, sources, sha256=one.sha256)
         facts = {key: kept[key] if value is None else value for key, value in facts.items()}
     return {"url": one.url, "filename": one.filename, "version": one.version, "yanked": one.yanked, **facts}
@@ -142,8 +90,6 @@ def _record(one: File, sources: Sources) -> dict[str, Any]:
 
 def _missing(project: str, version: str, files: tuple[File, ...], sources: Sources) -> SourceError:
     import difflib  # noqa: PLC0415
-
-    from builder.source import simple  # noqa: PLC0415
 
     plain = simple.plain(version)
     if any(one.version == plain for one in files):

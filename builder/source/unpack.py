@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import errno
 import lzma
 import os
@@ -12,20 +13,23 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from builder.errors import HostError, SourceError
+from builder.errors import SourceError
 from builder.source import checkout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["newest", "read_members", "single_top", "unpack"]
+__all__ = ["newest", "read_member", "unpack"]
+
+T = TypeVar("T")
 
 #: An archive may always unpack to 1 GiB; beyond that to at most a hundred times its size. Sources shrink to a fifth.
 _FREE, _RATIO = 1 << 30, 100
 
+#: What the decompressors raise; and a name that no file system takes.
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -34,8 +38,9 @@ _BROKEN = (
     lzma.LZMAError,
     NotImplementedError,
     RuntimeError,
+    ValueError,
+    OSError,
 )
-_ODD = frozenset((errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.ELOOP))
 
 
 def unpack(archive: Path, dest: Path, *, epoch: int) -> None:
@@ -43,13 +48,14 @@ def unpack(archive: Path, dest: Path, *, epoch: int) -> None:
 
     Unpacked beside and renamed; an error leaves nothing. Raises SourceError ``archive-unsafe`` for a member that leaves the
     folder, is absolute, a link out of the tree, a device, or there twice, and for an archive that grows out of proportion;
-    ``archive-damaged`` when it is cut or broken; HostError ``disk-full``.
+    ``archive-damaged`` when it is cut or broken.
     """
     beside = dest.with_name(f".{dest.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        _extract(archive, beside)
+        with _whole(archive):
+            (_unzip if _is_zip(archive) else _untar)(archive, beside)
         top = _single(beside)
         _check_links(top, archive)
         checkout.settle(top, epoch)
@@ -58,45 +64,23 @@ def unpack(archive: Path, dest: Path, *, epoch: int) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _extract(archive: Path, dest: Path) -> None:
+@contextlib.contextmanager
+def _whole(archive: Path) -> Iterator[None]:
+    """Turn what a broken archive raises into SourceError; a full or closed folder isn't the archive's fault."""
     try:
-        if _is_zip(archive):
-            _unzip(archive, dest)
-        else:
-            _untar(archive, dest)
+        yield
     except tarfile.FilterError as error:
         raise _unsafe(archive, str(error), "a member that tarfile refuses") from error
     except _BROKEN as error:
-        raise _damaged(archive, error) from error
-    except (ValueError, OSError) as error:
-        raise _retold(archive, error, dest) from error
-
-
-def _retold(archive: Path, error: Exception, dest: Path) -> Exception:
-    number = error.errno if isinstance(error, OSError) else None
-    if number == errno.ENOSPC:
-        return HostError(
-            "disk-full", f"no space left to unpack {archive.name}", cause=str(dest.parent), run=("spark-build gc",)
-        )
-    if number in _ODD or isinstance(error, UnicodeError):
-        return _unsafe(archive, str(error), "a name that can't be")
-    if number is None:  # what decompressors raise
-        return _damaged(archive, error)
-    return HostError(
-        "unwritable", f"{archive.name} can't be unpacked", cause=str(error), run=(f"ls -ld {dest.parent}",)
-    )
-
-
-def _damaged(archive: Path, error: Exception) -> SourceError:
-    with archive.open("rb") as stream:
-        zstd = stream.read(4) == b"\x28\xb5\x2f\xfd"
-    return SourceError(
-        "archive-damaged",
-        f"{archive.name} is damaged, cut off, or no tar or zip",
-        cause="it is compressed by zstd, which isn't read" if zstd else str(error),
-        help="delete it, and it is fetched again",
-        run=(f"rm -r {archive.parent}",),
-    )
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+            raise
+        raise SourceError(
+            "archive-damaged",
+            f"{archive.name} is damaged, cut off, or no tar or zip",
+            cause=str(error),
+            help="delete it, and it is fetched again",
+            run=(f"rm -r {archive.parent}",),
+        ) from error
 
 
 def _is_zip(archive: Path) -> bool:
@@ -135,6 +119,11 @@ class _Names:
             raise _unsafe(self._archive, name, f"more than {_RATIO} times its size")
         return text
 
+    def must_hold(self, name: str) -> None:
+        """Refuse a hard link to what isn't a file of this archive, or lies behind a link."""
+        if str(PurePosixPath(name)) not in self._files:
+            raise _unsafe(self._archive, name, "a hard link to no file before it")
+
 
 def _untar(archive: Path, dest: Path) -> None:
     names = _Names(archive)
@@ -145,9 +134,8 @@ def _untar(archive: Path, dest: Path) -> None:
             name = names.take(member.name, folder=member.isdir(), size=member.size)
             if member.islnk() or member.issym():
                 _safe_link(name, member.linkname, archive, hard=member.islnk())
-            _through_link(dest, name, archive)
             if member.islnk():
-                _through_link(dest, f"{member.linkname}/.", archive)
+                names.must_hold(member.linkname)
             tar.extract(member, dest, filter="data")
         _to_the_end(tar)
 
@@ -167,7 +155,6 @@ def _unzip(archive: Path, dest: Path) -> None:
         for member in zipped.infolist():
             name = names.take(member.orig_filename, folder=member.is_dir(), size=member.file_size)
             target, mode = dest / name, member.external_attr >> 16
-            _through_link(dest, name, archive)
             if member.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
                 continue
@@ -200,15 +187,6 @@ def _safe_link(name: str, link: str, archive: Path, *, hard: bool) -> None:
         raise _unsafe(archive, name, f"a link out of the tree, to {link}")
 
 
-def _through_link(dest: Path, name: str, archive: Path) -> None:
-    """Refuse to write through a link that an earlier member made."""
-    folder = dest
-    for part in name.split("/")[:-1]:
-        folder /= part
-        if folder.is_symlink():
-            raise _unsafe(archive, name, "a path through a link")
-
-
 def _check_links(top: Path, archive: Path) -> None:
     """Refuse a link that leaves the tree by way of another one, which its text alone doesn't show."""
     real = os.path.realpath(top)
@@ -238,7 +216,7 @@ def newest(archive: Path) -> int:
 
     A zip's stamps have no time zone; they are taken as UTC everywhere. Raises SourceError ``archive-damaged``.
     """
-    try:
+    with _whole(archive):
         if _is_zip(archive):
             with zipfile.ZipFile(archive) as zipped:
                 return max(calendar.timegm((*info.date_time, 0, 0, 0)) for info in zipped.infolist())
@@ -246,53 +224,27 @@ def newest(archive: Path) -> int:
             found = max(int(member.mtime) for member in tar)
             _to_the_end(tar)
             return found
-    except (*_BROKEN, ValueError) as error:
-        raise _damaged(archive, error) from error
-    except OSError as error:
-        raise _retold(archive, error, archive) from error
 
 
-def single_top(archive: Path) -> str:
-    """Return the name of the one folder that holds everything, as `unpack` strips it, or an empty text."""
-    tops: dict[str, bool] = {}
-    for name, folder in _names(archive):
-        first, inside, _rest = name.partition("/")
-        tops[first] = tops.get(first, True) and (folder or bool(inside))
-    only = list(tops.items())
-    return only[0][0] if len(only) == 1 and only[0][1] else ""
-
-
-def _names(archive: Path) -> Iterator[tuple[str, bool]]:
-    try:
+def read_member(archive: Path, path: str) -> bytes | None:
+    """Return the file at `path` in the tree that `unpack` would leave, or None; links between members are followed."""
+    with _whole(archive):
         if _is_zip(archive):
             with zipfile.ZipFile(archive) as zipped:
-                yield from ((str(PurePosixPath(one.filename)), one.is_dir()) for one in zipped.infolist())
-        else:
-            with tarfile.open(archive) as tar:
-                yield from ((str(PurePosixPath(one.name)), one.isdir()) for one in tar)
-    except (*_BROKEN, OSError) as error:
-        raise _damaged(archive, error) from error
-
-
-def read_members(archive: Path, top: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield (path below `top`, content) of the members in `wanted` that are there; links between members are followed."""
-    left = {f"{top}/{path}" if top else path: path for path in wanted}
-    try:
-        if _is_zip(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                for one in zipped.infolist():
-                    if (path := left.pop(str(PurePosixPath(one.filename)), None)) is not None and not one.is_dir():
-                        yield path, zipped.read(one)
-            return
+                entry = _find({info.filename: info for info in zipped.infolist()}, path)
+                return None if entry is None or entry.is_dir() else zipped.read(entry)
         with tarfile.open(archive) as tar:
-            for member in tar:
-                if (path := left.pop(str(PurePosixPath(member.name)), None)) is not None and not member.isdir():
-                    stream = tar.extractfile(member)
-                    if stream is not None:
-                        yield path, stream.read()
-                if not left:
-                    return
-    except KeyError:  # a link to nothing
-        return
-    except (*_BROKEN, OSError) as error:
-        raise _damaged(archive, error) from error
+            member = _find({info.name: info for info in tar}, path)
+            try:
+                stream = None if member is None else tar.extractfile(member)
+            except KeyError:  # a link to nothing
+                return None
+            return None if stream is None else stream.read()
+
+
+def _find(members: Mapping[str, T], path: str) -> T | None:
+    """Return the member that lies at `path` once a single top folder is stripped."""
+    named = {PurePosixPath(name).parts: member for name, member in members.items()}
+    tops = {parts[0] for parts in named if parts}
+    single = len(tops) == 1 and any(len(parts) > 1 for parts in named)
+    return named.get((*(tops if single else ()), *PurePosixPath(path).parts))

@@ -11,13 +11,13 @@ from builder.ui.style import clip
 if TYPE_CHECKING:
     from builder.ui.style import Style
 
-__all__ = ["COLORS", "INDENT", "label", "permanent", "quoted"]
+__all__ = ["COLORS", "INDENT", "WIDEST", "label", "permanent", "quoted"]
 
 #: Where the text of a line begins: after time, symbol and phase.
 INDENT = 20
 
 #: Beyond this a duration at the right edge is too far from what it belongs to.
-_WIDEST = 100
+WIDEST = 100
 
 COLORS = {
     "✔": ("green",),
@@ -52,7 +52,7 @@ def permanent(  # the columns of a line
     """
     head = time.strftime("%H:%M:%S", time.localtime(now))
     took = "" if took_s is None else show_seconds(took_s)
-    edge = min(width, _WIDEST)
+    edge = min(width, WIDEST)
     room = edge - INDENT - (len(took) + 2 if took else 0)
     parts = [text]
     if style.live:
@@ -71,7 +71,7 @@ def permanent(  # the columns of a line
 
 def quoted(title: str, lines: tuple[str, ...], *, style: Style, width: int) -> list[str]:
     """Return somebody else's output under a rule that names it. A terminal gets one row a line; the log has all of it."""
-    edge = min(width, _WIDEST)
+    edge = min(width, WIDEST)
     rule = clip(f"── {title} ", edge)
     rule += "─" * (edge - len(rule))
     shown = (clip(line, width - 2) for line in lines) if style.live else lines

@@ -279,14 +279,15 @@ class Plain:
 
     def _status(self, task: _Task, now: float) -> str:
         symbol = "◌" if task.kind == "wait" else "▸"
-        room = max(self._width() - lines.INDENT - 1, 10)
+        width = min(self._width(), lines.WIDEST)
+        room = max(width - lines.INDENT - 1, 10)
         return lines.permanent(
             now,
             symbol,
             task.name,
             clip(self._going(task, now), room),
             style=self._style,
-            width=10_000,  # clipped by now, and it mustn't wrap
+            width=width,
         )
 
     # --- drawing

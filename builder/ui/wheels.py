@@ -174,7 +174,6 @@ def report_json(report: Report) -> dict[str, object]:
         "unpublished": list(report.unpublished),
         "left_out": list(report.left_out),
         "missing": list(report.missing),
-        "salvaged": report.salvaged,
     }
 
 
@@ -184,6 +183,4 @@ def report_lines(report: Report) -> list[str]:
     lines += [f"unpublished: {name}" for name in report.unpublished]
     lines += [f"left out: {text}" for text in report.left_out]
     lines += [f"missing: {name}" for name in report.missing]
-    if report.salvaged:
-        lines.append(f"{report.salvaged} bad line{'s' if report.salvaged > 1 else ''} taken out of the journal")
     return lines

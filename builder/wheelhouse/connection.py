@@ -13,8 +13,9 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder import durable
 from builder.errors import HostError, WheelhouseError
-from builder.wheelhouse import durable, locks
+from builder.wheelhouse import locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

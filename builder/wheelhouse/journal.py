@@ -12,17 +12,18 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
+from builder import durable
 from builder.digest import canonical_json, sha256_bytes
 from builder.errors import WheelhouseError
-from builder.wheelhouse import durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["append", "read", "salvage"]
+__all__ = ["append", "read"]
 
 #: What is read from the end at first; doubled while the last line is longer.
 _TAIL = 1 << 16
@@ -73,7 +74,7 @@ def _seq(line: bytes, path: Path) -> int:
         return 0
     entry = _parse(line)
     if entry is None:
-        raise _damaged(path, "its last line")
+        raise _damaged(path, "$")
     return int(entry["seq"])
 
 
@@ -99,7 +100,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             return
         entry = _parse(line)
         if entry is None:
-            raise _damaged(path, f"line {number}")
+            raise _damaged(path, str(number))
         yield entry
 
 
@@ -115,37 +116,13 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
             line, number = following, number + 1
 
 
-def _damaged(path: Path, where: str) -> WheelhouseError:
+def _damaged(path: Path, line: str) -> WheelhouseError:
     return WheelhouseError(
         "journal-damaged",
-        f"{path} is damaged: {where} is no entry",
-        help="put a copy in its place, or go on without the bad lines: wheels that only they knew come back unpublished",
-        run=("spark-build wheels reindex --salvage",),
+        f"{path} is damaged: {'its last line' if line == '$' else f'line {line}'} is no entry",
+        help="put a copy in its place, or take that line out: wheels that only it knew come back unpublished",
+        run=(f"sed -i.damaged '{line}d' {shlex.quote(str(path))}", "spark-build wheels reindex"),
     )
-
-
-def salvage(path: Path) -> int:
-    """Leave a journal without its bad lines and return how many those were; the old one stays as ``<name>.damaged-<n>``.
-
-    Each entry vouches for itself, so the good ones hold without the others. The caller holds the write lock.
-    """
-    good, bad = [], 0
-    for _number, line, _last in _lines(path):
-        if _parse(line) is None or not line.endswith(b"\n"):
-            bad += 1
-        else:
-            good.append(line)
-    if not bad:
-        return 0
-    fresh = path.with_name(f".{path.name}.new")
-    durable.write_synced(fresh, b"".join(good))
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    os.link(path, aside)
-    fresh.replace(path)
-    durable.sync_folder(path.parent)
-    return bad
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

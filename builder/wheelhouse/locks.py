@@ -1,8 +1,4 @@
-"""Locks between processes: ``flock`` on a file that says who holds it. The kernel lets go of them when a holder dies.
-
-A lock file may be deleted by whoever holds it (`discard`): who then gets the lock of a file that has lost its name begins
-again with the new one.
-"""
+"""Locks between processes: ``flock`` on a file that says who holds it. The kernel lets go of them when a holder dies."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["claim", "discard", "folder_lock", "held", "is_claimed", "is_held"]
+__all__ = ["claim", "folder_lock", "held", "is_claimed", "is_held"]
 
 _POLL_S = 0.1
 
@@ -46,19 +42,14 @@ def held(
 
 def _take(file: Path, on_wait: Callable[[str], None], timeout_s: float | None) -> int:
     started, told = time.monotonic(), False
-    while True:
-        descriptor = _open(file)
-        if _try(descriptor):
-            if _named(descriptor, file):
-                return descriptor
-            os.close(descriptor)
-            continue
+    descriptor = _open(file)
+    while not _try(descriptor):
         holder = os.pread(descriptor, 400, 0).decode(errors="replace").strip() or "another process"
-        os.close(descriptor)
         if not told:
             on_wait(holder)
             told = True
         if timeout_s is not None and time.monotonic() - started >= timeout_s:
+            os.close(descriptor)
             raise HostError(
                 "lock-timeout",
                 f"the lock {file} is held by {holder}",
@@ -66,6 +57,7 @@ def _take(file: Path, on_wait: Callable[[str], None], timeout_s: float | None) -
                 help="wait for it, or end that process",
             )
         time.sleep(_POLL_S)
+    return descriptor
 
 
 def _open(file: Path) -> int:
@@ -92,15 +84,6 @@ def _try(descriptor: int) -> bool:
     return True
 
 
-def _named(descriptor: int, file: Path) -> bool:
-    """Whether `file` is still the name of what is open."""
-    try:
-        found, own = file.stat(), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
-
-
 def is_held(file: Path) -> bool:
     """Whether some process holds the lock `file` right now."""
     try:
@@ -113,34 +96,19 @@ def is_held(file: Path) -> bool:
         os.close(descriptor)
 
 
-def discard(file: Path) -> bool:
-    """Delete a lock file that nobody holds; return whether it is gone."""
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        if not _try(descriptor) or not _named(descriptor, file):
-            return False
-        file.unlink()
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def claim(folder: Path, *, wait: bool) -> int | None:
+def claim(folder: Path, *, wait: bool, shared: bool = False) -> int | None:
     """Return a descriptor that holds `folder` itself until it is closed, or None when another process does.
 
-    With `wait` it is waited for. Raises FileNotFoundError.
+    With `wait` it is waited for; `shared` lets others hold it the same way. Raises FileNotFoundError.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BaseException as error:
         os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return descriptor
 
 
@@ -161,9 +129,9 @@ def is_claimed(folder: Path) -> bool:
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, shared: bool) -> Iterator[None]:
     """Hold `folder` itself, with others or alone; needs no right to write. For moments only: it waits without a word."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = claim(folder, wait=True, shared=shared)
+    assert descriptor is not None  # noqa: S101  # it was waited for
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

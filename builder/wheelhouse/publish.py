@@ -16,11 +16,12 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from builder import durable
 from builder.digest import sha256_bytes, sha256_file
 from builder.errors import HostError, SparkError, WheelhouseError
 from builder.stages import Stored
 from builder.values import dataclass, fields
-from builder.wheelhouse import durable, journal, locks
+from builder.wheelhouse import journal, locks
 
 if TYPE_CHECKING:
     import sqlite3

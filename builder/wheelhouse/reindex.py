@@ -31,15 +31,13 @@ class Report:
     """What a reindex found.
 
     `listed` wheels are there again as they were; `unpublished` are files that the journal doesn't know; `left_out` are files
-    that can't be listed, each with the reason; `missing` were published and their files are gone; `salvaged` is the number
-    of bad lines that were taken out of the journal.
+    that can't be listed, each with the reason; `missing` were published and their files are gone.
     """
 
     listed: int
     unpublished: tuple[str, ...]
     left_out: tuple[str, ...]
     missing: tuple[str, ...]
-    salvaged: int
 
 
 def files(root: Path) -> Iterator[Path]:
@@ -53,14 +51,13 @@ def reindex(
     root: Path,
     *,
     clock: Callable[[], float],
-    salvage: bool = False,
     on_read: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Report:
     """Make the catalogue of `root` anew and swap it in; the old one stays when that fails.
 
     What the journal published comes back as it was, with its inputs, plans, channels and what was remembered; what a killed
     process left is settled; a wheel that the journal doesn't know comes back unpublished; one that isn't whole is left out.
-    `salvage` goes on without the journal's bad lines. `on_read` is told how many of all wheels were read.
+    `on_read` is told how many of all wheels were read.
 
     Raises UsageError ``wheelhouse-missing``, WheelhouseError ``journal-damaged``, HostError.
     """
@@ -71,13 +68,12 @@ def reindex(
     digests.read(list(files(root)), on_read)
     try:
         with locks.held(root / "locks" / "write", timeout_s=store.WRITE_WAIT_S):
-            salvaged = journal.salvage(root / "journal.jsonl") if salvage else 0
-            return _rebuild(root, digests, clock, salvaged)
+            return _rebuild(root, digests, clock)
     except OSError as error:
         raise store.unwritable(root, error) from error
 
 
-def _rebuild(root: Path, digests: _Digests, clock: Callable[[], float], salvaged: int) -> Report:
+def _rebuild(root: Path, digests: _Digests, clock: Callable[[], float]) -> Report:
     _settle_in_old(root, clock)
     replayed = _replay(root)
     fresh = root / "catalog.new.sqlite3"
@@ -102,7 +98,6 @@ def _rebuild(root: Path, digests: _Digests, clock: Callable[[], float], salvaged
         unpublished=tuple(unpublished),
         left_out=tuple(left_out),
         missing=tuple(missing),
-        salvaged=salvaged,
     )
 
 

@@ -25,7 +25,6 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterable[Finding]]], ...] = (
     ("compiler", compilers.host_compiler),
     ("python", targets.python),
     ("torch", targets.torch),
-    ("uv", environment.uv),
     ("git", environment.git),
     ("isolation", environment.isolation),
     ("memory", room.memory),
@@ -33,7 +32,6 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterable[Finding]]], ...] = (
     ("wheelhouse", storage.wheelhouse),
     ("disk", storage.disk),
     ("configuration", environment.configuration),
-    ("recipes", targets.recipes),
 )
 
 

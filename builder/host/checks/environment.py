@@ -1,4 +1,4 @@
-"""What spark-build itself leans on: uv, git, isolation, its configuration."""
+"""What spark-build itself leans on: git, isolation, its configuration."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import proc
 from builder.errors import HostError
-from builder.host import interpreter, programs
-from builder.host.checks.compilers import first_error
+from builder.host import programs
 from builder.host.checks.finding import Finding
 
 if TYPE_CHECKING:
@@ -17,12 +15,10 @@ if TYPE_CHECKING:
 
     from builder.host.checks.finding import Subject
 
-__all__ = ["configuration", "git", "isolation", "uv"]
+__all__ = ["configuration", "git", "isolation"]
 
 #: What the mirrors need: ``git fetch --filter`` of single commits, ``safe.directory``.
 GIT = (2, 35)
-
-_TRY_S = 120.0
 
 #: Settings that keep namespaces from a plain user: file, value that does, the command.
 _SETTINGS = (
@@ -40,58 +36,6 @@ _SETTINGS = (
 _REINSTALL = ("uv tool install --reinstall spark-build",)
 
 _CONTAINERS = (".dockerenv", "run/.containerenv")
-
-
-def uv(subject: Subject) -> Iterator[Finding]:
-    """Whether uv makes an environment whose Python runs."""
-    import uv as package  # noqa: PLC0415  # a dependency like others, but start-up is felt
-
-    try:
-        program = package.find_uv_bin()
-    except FileNotFoundError:
-        yield Finding(
-            id="uv",
-            status="problem",
-            found="the package is there, its program isn't",
-            wanted="uv",
-            why="every build environment is made by it",
-            run=_REINSTALL,
-        )
-        return
-    version = programs.version_in(programs.ask([program, "--version"], subject.env))
-    path = interpreter.find(subject.python, env=subject.env, cwd=subject.cwd)
-    with subject.scratch() as folder:
-        words: list[str | Path] = [
-            program,
-            "venv",
-            "--quiet",
-            "--offline",
-            "--no-project",
-            "--no-config",
-            "--python",
-            path,
-            "venv",
-        ]
-        done = proc.capture(words, env=subject.clean_env(), cwd=folder, timeout_s=_TRY_S)
-        if done.ok:
-            words = [
-                folder / "venv" / "bin" / "python",
-                "-I",
-                "-c",
-                "import sys; sys.exit(sys.prefix == sys.base_prefix)",
-            ]
-            done = proc.capture(words, env=subject.clean_env(), cwd=folder, timeout_s=_TRY_S)
-    if done.ok:
-        yield Finding(id="uv", status="ok", found=f"{version}, makes environments")
-        return
-    yield Finding(
-        id="uv",
-        status="problem",
-        found=f"{version}: {first_error(done.err) or f'ended with {done.code}'}",
-        wanted=f"an environment for {path}",
-        why="every build environment is made like this one",
-        run=(f"{program} venv --python {path} /tmp/try",),
-    )
 
 
 def git(subject: Subject) -> Iterator[Finding]:

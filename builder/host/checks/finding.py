@@ -71,8 +71,8 @@ class Place:
 class Subject:
     """A machine and what it is to do.
 
-    `recipes` are those that count, `chosen` says whether they were named. `mistakes` are those of configuration and
-    recipes. `isolation` tries what a build would get, and raises HostError. `root` stands before ``/proc`` and ``/etc``.
+    `recipes` are those that may be built. `mistakes` are those of the configuration.
+    `isolation` tries what a build would get, and raises HostError. `root` stands before ``/proc`` and ``/etc``.
     """
 
     env: Mapping[str, str]
@@ -81,14 +81,11 @@ class Subject:
     wheelhouse: Place
     sources: Place
     temporary: Path
-    cache: Path
     isolation: Callable[[], Level]
-    chosen: bool = False
     python: str | None = None
     cuda: str | None = None
     files: tuple[Path, ...] = ()
     mistakes: tuple[str, ...] = ()
-    recipe_mistakes: tuple[str, ...] = ()
     root: Path = field(default=Path("/"))
 
     def text(self, path: str) -> str:

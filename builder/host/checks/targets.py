@@ -1,4 +1,4 @@
-"""What a build is for: the interpreter, its torch, and what the recipes ask of the machine."""
+"""What a build is for: the interpreter and its torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import host, proc
-from builder.host import floors, interpreter, programs
+from builder import proc
+from builder.host import interpreter, programs
 from builder.host.checks.compilers import first_error
 from builder.host.checks.finding import Finding
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from builder.host.checks.finding import Subject
 
-__all__ = ["python", "recipes", "torch"]
+__all__ = ["python", "torch"]
 
 _COMPILE_S = 60.0
 _IMPORT_S = 180.0
@@ -109,32 +109,3 @@ def _wrong_torch(path: Path, facts: dict[str, str]) -> Finding:
         why=why,
         run=(f"uv pip install --python {path} --reinstall '{exact}'",),
     )
-
-
-def recipes(subject: Subject) -> Iterator[Finding]:
-    """Mistakes in recipes; for those that were named, whether the machine has what they need."""
-    if subject.recipe_mistakes:
-        yield Finding(
-            id="recipes",
-            status="problem",
-            found="\n".join(subject.recipe_mistakes),
-            wanted="recipes without mistakes",
-            why="no recipe with a mistake is built",
-            run=("spark-build recipes lint",),
-        )
-    for recipe in subject.recipes if subject.chosen else ():
-        probed = host.probe(
-            recipe.system, python=subject.python, cuda=subject.cuda, env=subject.env, cache=subject.cache
-        )
-        lacks = floors.check(recipe.system, probed, distro=floors.distribution(subject.root / "etc/os-release"))
-        if not lacks:
-            yield Finding(id=f"recipe.{recipe.name}", status="ok", found="this machine has what it needs")
-        for lack in lacks:
-            yield Finding(
-                id=f"recipe.{recipe.name}",
-                status="problem",
-                found=f"{lack.name}: {lack.found}",
-                wanted=lack.wanted,
-                why=f"{recipe.name} isn't built without it",
-                run=(lack.run,),
-            )
