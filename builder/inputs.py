@@ -95,13 +95,15 @@ def collect(  # noqa: PLR0913  # one argument an input: that is the point of thi
     locks: Sequence[EnvLock],
     torch: Mapping[str, Json] | None,
     env: Mapping[str, str],
+    paths: Mapping[str, str],
     builds_on: Mapping[str, str],
 ) -> Inputs:
     """Return the inputs of one evaluation of `recipe` and their fingerprint.
 
     `arch` is the effective list that the project will be given; `torch` names version and C++ ABI, None where the build
-    doesn't use it; `env` holds what site and user set (the recipe's own variables are in its tables); `builds_on` the
-    fingerprints of other recipes. Only the outputs in `outputs` count: they are built and labelled together.
+    doesn't use it; `env` holds what site and user set (the recipe's own variables are in its tables); `paths` the
+    digests of files and folders that any variable names; `builds_on` the fingerprints of other recipes. Only the outputs in
+    `outputs` count: they are built and labelled together.
     """
     document: dict[str, Json] = {
         "schema": SCHEMA,
@@ -115,6 +117,7 @@ def collect(  # noqa: PLR0913  # one argument an input: that is the point of thi
         "requires": {lock.output: lock.identity() for lock in locks},
         "torch": dict(torch) if torch is not None else None,
         "env": dict(env),
+        "paths": dict(paths),
         "builds-on": dict(builds_on),
     }
     return Inputs(document=document, fingerprint=sha256_json(document))

@@ -90,6 +90,7 @@ EVERYTHING: dict[str, Any] = {
     "locks": [LOCK],
     "torch": {"version": "2.14.0", "from": "index", "cxx11abi": True},
     "env": {"SITE": "1"},
+    "paths": {"/opt/llvm": "9" * 64},
     "builds_on": {"base": "7" * 64},
 }
 

@@ -72,6 +72,7 @@ INSIDE: dict[str, dict[str, Any]] = {
     "torch's C++ ABI": {"torch": EVERYTHING["torch"] | {"cxx11abi": False}},
     "no torch": {"torch": None},
     "a variable of site or user": {"env": {"SITE": "2"}},
+    "a folder that a variable names": {"paths": {"/opt/llvm": "0" * 64}},
     "what it builds on": {"builds_on": {"base": "0" * 64}},
 }
 
@@ -113,6 +114,7 @@ def test_the_document_is_golden() -> None:
         "host",
         "name",
         "patches",
+        "paths",
         "recipe",
         "requires",
         "schema",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -23,7 +25,7 @@ raise SystemExit("the compiler failed")
 
 
 def build(world: World, *words: str, **env: str) -> Path:
-    (path,) = world.wheels("tiny", *words, **env)
+    (path,) = map(Path, world.run("recipe", "tiny", *words, code=0, **env).stdout.splitlines())
     return path
 
 
@@ -151,6 +153,63 @@ def test_only_what_the_list_names_reaches_the_build(world: World) -> None:
     assert env["NVCC_THREADS"] == "1"
 
 
+def test_build_runs_the_programs_that_the_fingerprint_names(world: World) -> None:
+    """A compiler in a folder of its own, beside another program that nobody looked at."""
+    folder = world.root / "opt"
+    folder.mkdir()
+    for name in ("gcc", "g++", "ninja", "wc"):
+        (folder / name).write_text(f'#!/bin/sh\nexec /usr/bin/{name} "$@"\n')
+        (folder / name).chmod(0o755)
+    extra = """
+        import shutil
+        found = {name: os.path.realpath(shutil.which(name) or "") for name in ("gcc", "cc", "g++", "c++", "ninja", "wc")}
+        pathlib.Path("src/__init__.py").write_text(f"FOUND = {found!r}")
+        """
+    world.tiny_repo(extra=extra)
+    world.tiny_recipe(more='[system]\ngcc = ">=9"\ntools = ["ninja"]\n')
+    path = f"{folder}:{world.env()['PATH']}"
+    space: dict[str, dict[str, str]] = {}
+    exec(content(build(world, PATH=path), "tiny/__init__.py"), space)  # noqa: S102  # what the build wrote
+    ours = {name: str(folder / name) for name in ("gcc", "g++", "ninja")}
+    assert space["FOUND"] == {**ours, "cc": ours["gcc"], "c++": ours["g++"], "wc": os.path.realpath("/usr/bin/wc")}
+    (folder / "gcc").write_text('#!/bin/sh\n# another one\nexec /usr/bin/gcc "$@"\n')
+    world.run("plan", "tiny", code=10, PATH=path)
+
+
+def test_bytes_behind_a_path_in_a_variable_count(tiny: World) -> None:
+    file = tiny.root / "flags.txt"
+    file.write_text("one")
+    wheel = build(tiny, "--env", f"FLAGS={file}")
+    assert build(tiny, "--env", f"FLAGS={file}") == wheel
+    file.write_text("two")
+    assert "flags.txt" in tiny.run("plan", "tiny", "--env", f"FLAGS={file}", code=10).stdout
+
+
+def test_kept_tree_that_somebody_edited_is_put_right(world: World) -> None:
+    """A wheel goes by the source as pinned and patched, whatever was tried in the tree of a failed build."""
+    world.tiny_repo(extra="if not os.path.exists(os.environ['HOME'] + '/go'): raise SystemExit('not yet')")
+    patch_recipe(world)
+    world.run("recipe", "tiny", code=1)
+    (tree,) = (world.wheelhouse / "builds").glob("*/src")
+    (tree / "src" / "__init__.py").write_text("VALUE = 'tampered'\n")
+    (tree / "pyproject.toml").unlink()
+    (tree.parent / "home" / "go").touch()
+    done = world.run("recipe", "tiny")
+    assert "isn't as it was laid out" in done.stderr
+    assert content(Path(done.stdout.strip()), "tiny/__init__.py") == b"VALUE = 2\n"
+
+
+def test_kept_tree_that_lost_its_source_is_laid_out_again(world: World) -> None:
+    repo = world.tiny_repo(extra="raise SystemExit('not yet')")
+    world.tiny_recipe()
+    world.run("recipe", "tiny", code=1)
+    (tree,) = (world.wheelhouse / "builds").glob("*/src")
+    shutil.rmtree(tree)
+    told = world.run("recipe", "tiny", code=1).stderr
+    assert "not yet" in told
+    assert (tree / "backend.py").read_text() == (repo / "backend.py").read_text()
+
+
 # --- builds that go wrong
 
 
@@ -230,6 +289,30 @@ def test_keep_going_builds_the_others_and_fails_in_the_end(world: World) -> None
     done = world.run("recipe", "bad", "good", "--keep-going", code=1)
     assert Path(done.stdout.strip()).name.startswith("good-1.0+sb")
     assert "error[build-failed]" in done.stderr
+
+
+def test_keep_going_goes_on_past_what_cant_be_planned(world: World) -> None:
+    world.tiny_recipe("lost")
+    world.tiny_repo("good")
+    world.tiny_recipe("good")
+    done = world.run("recipe", "lost", "good", "--keep-going", code=4)
+    assert Path(done.stdout.strip()).name.startswith("good-1.0+sb")
+    assert "error[remote-unreachable]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--ref", ""), ("--version", " "), ("--env", "A B=1"), ("--env", "A"), ("-j", "0"), ("--cuda", "13.0")],
+)
+def test_words_that_mean_nothing_are_refused(tiny: World, words: tuple[str, str]) -> None:
+    tiny.run("plan", "tiny", *words, code=2)
+
+
+def test_words_that_are_no_text_are_refused(tiny: World) -> None:
+    argv = [os.fsencode(COMMAND), b"plan", b"tiny", b"--env", b"A=\xff"]
+    done = subprocess.run(argv, env=tiny.env(), cwd=tiny.root, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"is no UTF-8" in done.stderr
 
 
 # --- building again

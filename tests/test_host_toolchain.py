@@ -151,8 +151,9 @@ def hear(name, args):
 sys.addaudithook(hear)
 from builder import host
 from builder.recipe.model import System
-found = host.probe(System(cuda=">=1", gcc=">=1", headers=True, apt=("git",), tools=("git", "tar")), python=sys.argv[3],
-                   cuda=sys.argv[2], env={"PATH": sys.argv[4], "HOME": "/"}, cache=Path(sys.argv[1]))
+with host.Machine(env={"PATH": sys.argv[4], "HOME": "/"}, cache=Path(sys.argv[1])) as machine:
+    found = machine.probe(System(cuda=">=1", gcc=">=1", headers=True, apt=("git",), tools=("git", "tar")),
+                          python=sys.argv[3], cuda=sys.argv[2])
 print(json.dumps({"started": started, "identity": found.identity()}))
 """
 
@@ -582,7 +583,8 @@ def test_the_distribution(tmp_path: Path, text: str, name: str) -> None:
 
 
 def test_a_probe_looks_only_at_what_a_recipe_names(tmp_path: Path) -> None:
-    found = host.probe(System(), python=None, cuda=None, env=ENV, cache=tmp_path)
+    with host.Machine(env=ENV, cache=tmp_path) as machine:
+        found = machine.probe(System(), python=None, cuda=None)
     assert (found.tools, found.cuda) == ((), None)
     assert found.machine == os.uname().machine
     assert found.cores >= 1

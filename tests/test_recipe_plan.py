@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builder.recipe.conditions import effective_arch
-from builder.recipe.load import load_all
+from builder.recipe.load import read_all
 from tests.recipe_kit import GOOD, Layers
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ when = { version = ">=1" }
     )
     user = '[[arch-map]]\narch = "10.*"\nto = ["10.0a", "10.3a"]\n[[arch-map]]\narch = "12.1"\nto = ["12.1"]\n'
     layers.write(user, layer="user")
-    (loaded,) = load_all(layers.folders)
+    ((loaded,), _mistakes) = read_all(layers.folders)
     words = ("12.1", "12.1a", "10.0", "9.0a")
     found = [effective_arch(loaded.recipe, Facts(word)) for word in words]
     assert found == [("12.1",), ("12.0f",), ("10.0a", "10.3a"), ("9.0a",)]

@@ -9,15 +9,20 @@ import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from builder import source
 from builder.errors import HostError, SourceError
 from builder.events import Note
-from builder.source.git import insteadof
+from builder.source.mirror import insteadof
 from tests.source_kit import Outside, Repo, git_source, request
+
+if TYPE_CHECKING:
+    from tests.world import World
 
 
 @pytest.fixture
@@ -149,7 +154,7 @@ def test_an_unreachable_remote_tells_the_last_commit_and_its_age(outside: Outsid
     with pytest.raises(SourceError) as caught:
         pin(outside, repo)
     assert (caught.value.code, caught.value.exit_code) == ("remote-unreachable", 4)
-    assert f"last known main: {commit}, asked 3 hours ago" in caught.value.cause
+    assert f"last known main: {commit}, asked 3h00m ago" in caught.value.cause
     assert caught.value.run[0] == "spark-build recipe tiny --ref main --offline"
     outside.offline = True
     pinned = pin(outside, repo)
@@ -247,6 +252,29 @@ def test_clones_inside_a_build_go_to_the_mirrors(outside: Outside, repo: Repo, t
     for number, url in enumerate(("https://host.invalid/org/tiny", "https://one.invalid/tiny.git")):
         subprocess.run(["git", "clone", "-q", url, str(tmp_path / f"clone{number}")], env=env, check=True)
         assert (tmp_path / f"clone{number}" / "a.txt").exists()
+
+
+@pytest.mark.root
+def test_a_build_clones_from_a_mirror_in_a_folder(world: World, repo: Repo) -> None:
+    (world.config / "config.toml").write_text(f'[mirrors]\n"https://host.invalid/org/" = "{repo.folder.parent}"\n')
+    clone = "['git', 'clone', '-q', 'https://host.invalid/org/tiny', 'nested']"
+    folder = world.tiny(extra=f"import subprocess; subprocess.run({clone}, check=True)")
+    (folder / "src" / "__init__.py").unlink()
+    (folder / "src" / "__init__.py").symlink_to("../nested/a.txt")
+    world.recipe(
+        "tiny",
+        f"""
+        schema = 1
+        name = "tiny"
+        [[source]]
+        kind = "local"
+        path = "{folder}"
+        [[output]]
+        name = "tiny"
+        """,
+    )
+    (wheel,) = world.wheels("tiny")
+    assert zipfile.ZipFile(wheel).read("tiny/__init__.py") == (repo.folder / "a.txt").read_bytes()
 
 
 def test_submodules_nested_relative_selected_and_missing(outside: Outside, repo: Repo, tmp_path: Path) -> None:

@@ -271,11 +271,10 @@ def test_headers_are_unfolded_and_end_at_the_first_empty_line() -> None:
     assert read.header("Summary: one\u2028Version: 9\nVersion: 1\n".encode(), "Version") == "1"
 
 
-def test_compressed_tags_stand_for_each_tag() -> None:
+def test_a_name_may_hold_a_build_and_compressed_tags() -> None:
     name = read.parse_name("tiny-1.0-2a-cp311.cp312-abi3-manylinux_2_39_aarch64.linux_aarch64.whl")
-    assert name.build == "2a"
-    assert len(name.tags) == 4
-    assert "cp312-abi3-linux_aarch64" in name.tags
+    assert (name.build, name.python, name.abi) == ("2a", "cp311.cp312", "abi3")
+    assert name.platform == "manylinux_2_39_aarch64.linux_aarch64"
 
 
 def test_size_claimed_by_the_directory_does_not_count(tmp_path: Path) -> None:

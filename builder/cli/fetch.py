@@ -67,7 +67,7 @@ def _fetch(one: Evaluation, world: World) -> dict[str, Any]:
                     scratch / lock.output,
                     python=one.plan.host.interpreter.path,
                     index_url=world.config.index_url,
-                    env=world.env,
+                    env=world.uv_env,
                     offline=one.request.offline,
                     log=scratch / "env.log",
                     on_line=lambda line: world.sink.emit(Printed(phase="env", text=line)),

@@ -124,6 +124,10 @@ def build_parser(names: Sequence[str]) -> Parser:
 def main() -> NoReturn:
     """Run the process's command line and end the process."""
     gc.set_threshold(200_000)  # a hit makes fewer objects than that, all of them in use
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):  # closed by the caller: nobody reads
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115  # for the process's life
     code = answer(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105  # contextlib would be imported for this alone
@@ -138,6 +142,7 @@ def answer(words: Sequence[str]) -> int:
     """Run a command line and return the exit code. Never raises, except on a bug with ``SPARK_BUILD_DEBUG``."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     try:
         code = run(words)
         sys.stdout.flush()
@@ -166,6 +171,11 @@ def answer(words: Sequence[str]) -> int:
 
 def run(words: Sequence[str]) -> int:
     """Parse `words` and run the command; raise SparkError when that fails."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError("usage", f"{word.encode(errors='backslashreplace').decode()} is no UTF-8") from None
     named = next((word for word in words if not word.startswith("-")), "")
     args = build_parser([named]).parse_args(words)
     import time  # noqa: PLC0415  # `--help` ends above, and does without

@@ -46,10 +46,14 @@ def run(args: argparse.Namespace, app: App) -> int:
     with opened(args, app) as world:
         from builder.pipeline.evaluate import evaluate_all  # noqa: PLC0415  # after the arguments were found good
 
-        evaluations = evaluate_all(asked, world)
+        failed: list[SparkError] | None = [] if args.keep_going else None
+        evaluations = evaluate_all(asked, world, failed=failed)
         if args.plan:
-            return show_plans(evaluations, world, app, as_json=args.json)
-        return _build(evaluations, world, app)
+            code = show_plans(evaluations, world, app, as_json=args.json)
+            if failed:
+                raise failed[0]
+            return code
+        return _build(evaluations, world, app, failed or [])
 
 
 def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, as_json: bool) -> int:
@@ -71,8 +75,8 @@ def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, a
     return FOUND_WORK if any(one.plan.misses for one in evaluations) else 0
 
 
-def _build(evaluations: tuple[Evaluation, ...], world: World, app: App) -> int:
-    args, failed, wheels = app.args, [], []
+def _build(evaluations: tuple[Evaluation, ...], world: World, app: App, failed: list[SparkError]) -> int:
+    args, wheels = app.args, []
     for one in evaluations:
         if not one.plan.misses:
             wheels.append((one, one.plan.hits, True))
@@ -151,9 +155,9 @@ def _print(wheels: list[tuple[Evaluation, tuple[Stored, ...], bool]], house: Whe
     for _one, stored, _cached in wheels:
         for wheel in stored:
             app.print(str(wheel.path))
-    built = [wheel for _one, stored, cached in wheels if not cached for wheel in stored]
-    if built and app.args.progress != "quiet":
-        from builder.index import index_url  # noqa: PLC0415  # not needed for a hit
-        from builder.ui.install import install_line  # noqa: PLC0415
+    for _one, stored, cached in wheels:
+        if not cached and app.args.progress != "quiet":
+            from builder.index import index_url  # noqa: PLC0415  # not needed for a hit
+            from builder.ui.install import install_line  # noqa: PLC0415
 
-        app.stderr.write(install_line(built, index_url(house)) + "\n")
+            app.stderr.write(install_line(stored, index_url(house)) + "\n")

@@ -42,7 +42,7 @@ ABOUT = {
     ),
     "new": (
         "start a recipe",
-        "Writes a recipe that loads, each key explained, into your own folder. Never overwrites.",
+        "Writes a recipe that loads, and the JSON schema for editors, into your own folder. Never overwrites.",
         "spark-build recipes new mylib --from mylib==1.2",
     ),
     "schema": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> Non
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a variable of the build step; counts in the fingerprint",
+        help="a variable of the build step; counts in the fingerprint and is kept with the wheel: no secrets",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -109,6 +110,9 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
         "--version": args.source_version,
         "--source": args.source,
     }
+    for flag, value in {**single, "--python": args.python, "--arch": args.arch, "--torch": args.torch}.items():
+        if value is not None and not str(value).strip():  # an unset variable in a script: never the default instead
+            raise UsageError("usage", f"{flag} is empty")
     used = [flag for flag, value in single.items() if value]
     if used and len(args.name) > 1:
         raise UsageError("one-recipe", f"{used[0]} chooses the source of one recipe, and {len(args.name)} were named")
@@ -123,7 +127,7 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
             recipe=name,
             ref=args.ref,
             pulls=tuple(args.pr),
-            repo=args.repo,
+            repo=_repository(args.repo, app),
             version=args.source_version,
             source=(app.cwd / args.source).resolve() if args.source else None,
             outputs=tuple(args.output),
@@ -132,7 +136,7 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
             torch=args.torch,
             cuda=args.cuda,
             settings=pairs(args.settings, "--set"),
-            env=pairs(args.env, "--env"),
+            env=_variables(args.env),
             jobs=args.jobs,
             offline=args.offline,
             relock=args.relock,
@@ -141,6 +145,19 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
         )
         for name in dict.fromkeys(args.name)
     )
+
+
+def _repository(given: str | None, app: App) -> str | None:
+    """Return a repository's URL; a folder by its whole path, since nobody else knows our working folder."""
+    return str((app.cwd / given).resolve()) if given and (app.cwd / given).is_dir() else given
+
+
+def _variables(words: Sequence[str]) -> dict[str, str]:
+    found = pairs(words, "--env")
+    for name in found:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise UsageError("usage", f"--env {name}: no name of a variable")
+    return found
 
 
 def pairs(words: Sequence[str], flag: str) -> dict[str, str]:

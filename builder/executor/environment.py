@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,16 +33,17 @@ def make(  # each is a source of variables
 ) -> dict[str, str]:
     """Return the variables of one output's build. `wanted` (recipe, site, user) wins over what is set here.
 
-    PATH holds the build environment, the toolkit, the folders of the programs that the fingerprint names, and the
-    system's folders. Nothing here but `wanted` counts in the fingerprint. Raises RecipeError for a ``${name}`` that isn't
-    in `values`.
+    PATH holds the build environment, a folder of links to exactly the programs that the fingerprint names, the toolkit, and
+    the system's folders. Nothing here but `wanted` counts in the fingerprint. Raises RecipeError for a ``${name}`` that
+    isn't in `values`.
     """
     venv = space.inside / "venv" / output
     cuda = host.cuda.path if host.cuda else None
-    named = [os.path.dirname(tool.path) for tool in host.tools if tool.path]  # noqa: PTH120  # text
-    path = [str(venv / "bin"), *([f"{cuda}/bin"] if cuda else []), *named, *SYSTEM_PATH]
+    named = _link_programs(space.root / "bin", host)
+    path = [str(venv / "bin"), str(space.inside / "bin"), *([f"{cuda}/bin"] if cuda else []), *SYSTEM_PATH]
     env = {
-        "PATH": os.pathsep.join(dict.fromkeys(path)),
+        "PATH": os.pathsep.join(path),
+        **{key: name for key, name in (("CC", "gcc"), ("CXX", "g++")) if name in named},
         "VIRTUAL_ENV": str(venv),
         "HOME": str(space.inside / "home"),
         "TMPDIR": str(space.inside / "tmp"),
@@ -67,3 +69,19 @@ def make(  # each is a source of variables
     if cuda:
         env |= {"CUDA_HOME": cuda, "CUDA_PATH": cuda, "CUDACXX": str(Path(cuda) / "bin" / "nvcc")}
     return env | {key: expand(text, values) for key, text in wanted.items()}
+
+
+def _link_programs(folder: Path, host: Host) -> frozenset[str]:
+    """Leave links to the programs of `host` in `folder` and return their names; ``cc`` and ``c++`` lead to the same ones.
+
+    Their own folders on PATH would bring in others of the same names that nobody looked at.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    paths = {tool.name: tool.path for tool in host.tools if tool.path and os.access(tool.path, os.X_OK)}
+    for name, other in (("cc", "gcc"), ("c++", "g++")):
+        if other in paths:
+            paths.setdefault(name, paths[other])
+    for name, path in paths.items():
+        (folder / name).symlink_to(path)
+    return frozenset(paths)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,9 +22,9 @@ from builder.recipe.units import show_bytes
 from builder.stages import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["BOOT", "done", "finish", "mark", "note_tree", "open_tree", "require_space", "unmark"]
+__all__ = ["BOOT", "changed", "done", "finish", "mark", "note_tree", "open_tree", "require_space", "restore", "unmark"]
 
 #: Changes with every boot: random(4).
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -57,7 +58,7 @@ def open_tree(
     root = builds / fingerprint
     if fresh:
         _clear(root)
-    for folder in ("state", "logs", "home", "tmp", "dist", "wheels", "venv"):
+    for folder in ("state", "logs", "home", "tmp", "dist", "wheels", "venv", "bin"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     stamp, now = root / "state" / "boot", boot.read_text().strip() if boot.exists() else ""
     rebooted = stamp.exists() and stamp.read_text() != now
@@ -86,11 +87,17 @@ def _torn(root: Path, *, rebooted: bool) -> Iterator[Path]:
 
 def _made(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield the files below ``src`` that weren't there when the source was laid out."""
-    listed = root / "state" / "tree"
-    given = set(listed.read_bytes().split(b"\0")) if listed.exists() else set()
+    given = _given(root)
     for name, status in tree_entries(root / "src") if (root / "src").exists() else ():
-        if os.fsencode(name) not in given:
+        if name not in given:
             yield root / "src" / name, status
+
+
+def _given(root: Path) -> dict[str, list[int]]:
+    """Return size and time of every file of the source as it was laid out."""
+    file = root / "state" / "tree"
+    loaded: dict[str, list[int]] = json.loads(file.read_bytes()) if file.exists() else {}
+    return loaded
 
 
 def _ninja(path: Path, root: Path) -> bool:
@@ -103,9 +110,35 @@ def _ninja(path: Path, root: Path) -> bool:
 
 
 def note_tree(space: Workspace) -> None:
-    """Keep the names of the files of the source: all others were made by the build."""
-    names = [os.fsencode(name) for name, _status in tree_entries(space.src)]
-    (space.root / "state" / "tree").write_bytes(b"\0".join(names))
+    """Keep how the files of the source were laid out: all others are made by the build."""
+    laid = {name: _look(status) for name, status in tree_entries(space.src, skip=(".git",))}
+    (space.root / "state" / "tree").write_bytes(json.dumps(laid).encode())
+
+
+def _look(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_mode]
+
+
+def changed(space: Workspace) -> tuple[str, ...]:
+    """Return the files of the source that aren't as they were laid out, or gone: somebody looked around and tried things."""
+    there = dict(tree_entries(space.src, skip=(".git",))) if space.src.is_dir() else {}
+    laid = _given(space.root)
+    return tuple(name for name, look in laid.items() if name not in there or _look(there[name]) != look)
+
+
+def restore(space: Workspace, fresh: Path, names: Sequence[str]) -> None:
+    """Put the files `names` of the tree `fresh` back, as new as can be: what was made from the others is made again."""
+    laid = _given(space.root)
+    for name in names:
+        source, target = fresh / name, space.src / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        source.replace(target)
+        os.utime(target, follow_symlinks=False)
+        laid[name] = _look(target.lstat())
+    (space.root / "state" / "tree").write_bytes(json.dumps(laid).encode())
 
 
 def done(space: Workspace, step: str) -> bool:

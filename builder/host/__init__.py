@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Self
 
 from builder.host import compilers, interpreter, memory, toolkit
-from builder.host.digests import Once
+from builder.host.digests import Digests
 from builder.stages import Host
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Machine:
 
     def __init__(self, *, env: Mapping[str, str], cache: Path) -> None:
         self._env = env
-        self._digests = Once(cache)
+        self._digests = Digests(cache)
         self._cores = memory.cores()
         self._found: dict[tuple[System, str | None, str | None], Host] = {}
         self.memory = memory.memory()
@@ -53,6 +53,10 @@ class Machine:
         if key not in self._found:
             self._found[key] = self._probe(system, python, cuda)
         return self._found[key]
+
+    def digest(self, path: Path) -> str:
+        """Return the digest of a file, or of a folder's whole tree."""
+        return self._digests.tree(path) if path.is_dir() else self._digests.sha256(path)
 
     def _probe(self, system: System, python: str | None, cuda: str | None) -> Host:
         digests, env = self._digests, self._env

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["Digests", "Once", "combined"]
+__all__ = ["Digests", "combined"]
 
 _VERSION = 3
 
@@ -36,6 +36,7 @@ _READERS = 8
 class Digests:
     """The cache in `folder`. Use it as a context: what was learned is written at its end, where the folder can be written.
 
+    Within one context a file or a tree that was looked at is taken as it was. One root always has the same `skip`.
     `sha256` and `tree` raise OSError for what can't be read.
     """
 
@@ -45,6 +46,7 @@ class Digests:
         self._known: dict[str, list[object]] = {}
         self._written_ns = 0
         self._dirty = False
+        self._seen: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
             self._written_ns = self._path.stat().st_mtime_ns
             self._known = _load(self._path)
@@ -62,14 +64,11 @@ class Digests:
     def sha256(self, path: Path) -> str:
         """Return the sha256 of the file that `path` leads to."""
         real = os.path.realpath(path)
-        status = os.stat(real)  # noqa: PTH116  # a string from realpath; this is the hit path
-        mark = _mark(status)
-        found = self._known.get(f"file {real}")
-        if found and found[0] == mark and self._settled(status.st_ctime_ns):
-            return str(found[1])
-        digest = _hash(real)
-        self._put(f"file {real}", mark, digest)
-        return digest
+        key = f"file {real}"
+        if key not in self._seen:
+            status = os.stat(real)  # noqa: PTH116  # a string from realpath; this is the hit path
+            self._seen[key] = self._digest(key, _mark(status), status.st_ctime_ns, lambda: _hash(real))
+        return self._seen[key]
 
     def tree(self, root: Path, *, skip: Callable[[str], bool] = lambda _name: False) -> str:
         """Return the digest over names, kinds, executable bits and contents of all files below `root`.
@@ -78,18 +77,17 @@ class Digests:
         leads to counts, too.
         """
         real = os.path.realpath(root)
+        key = f"tree {real}"
+        if key in self._seen:
+            return self._seen[key]
         files = _walk(real, skip)
         # A format without references: equal values give equal bytes, at a quarter of what their text would take.
         marks = sha256(
             marshal.dumps([(name, _mark(status), status.st_mode) for name, _path, status in files], 2)
         ).hexdigest()
         newest = max((status.st_ctime_ns for _name, _path, status in files), default=0)
-        found = self._known.get(f"tree {real}")
-        if found and found[0] == marks and self._settled(newest):
-            return str(found[1])
-        digest = self._read_tree(real, files)
-        self._put(f"tree {real}", marks, digest)
-        return digest
+        self._seen[key] = self._digest(key, marks, newest, lambda: self._read_tree(real, files))
+        return self._seen[key]
 
     def answer(self, question: str, ask: Callable[[], str]) -> str:
         """Return what `ask` returned for the same `question` before; a question names its program by digest."""
@@ -100,17 +98,13 @@ class Digests:
         self._put(f"answer {question}", answer)
         return answer
 
-    def about(self, path: Path, question: str, ask: Callable[[], str]) -> str:
-        """Return what `ask` returned for the same `question` while `path` was the file that it is now."""
-        status = path.stat()
-        mark = _mark(status)
-        key = f"about {path} {question}"
+    def _digest(self, key: str, mark: object, changed_ns: int, look: Callable[[], str]) -> str:
+        """Return the digest that is known for this mark, else what `look` finds."""
         found = self._known.get(key)
-        if found and found[0] == mark and self._settled(status.st_ctime_ns):
-            return str(found[1])
-        answer = ask()
-        self._put(key, mark, answer)
-        return answer
+        if not (found and found[0] == mark and self._settled(changed_ns)):
+            found = [mark, look()]
+            self._put(key, *found)
+        return str(found[1])
 
     def _put(self, key: str, *values: object) -> None:
         self._known[key] = list(values)
@@ -152,28 +146,6 @@ class Digests:
                 {name: [_mark(status), text] for (name, _path, status), text in zip(files, contents, strict=True)},
             )
         return total.hexdigest()
-
-
-class Once(Digests):
-    """Digests for the length of one command: a file or a tree that was looked at is taken as it was."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._seen: dict[tuple[str, str], str] = {}
-
-    def sha256(self, path: Path) -> str:
-        """Return the sha256 of the file that `path` leads to."""
-        key = ("file", os.fspath(path))
-        if key not in self._seen:
-            self._seen[key] = super().sha256(path)
-        return self._seen[key]
-
-    def tree(self, root: Path, *, skip: Callable[[str], bool] = lambda _name: False) -> str:
-        """Return the digest of the tree; the same `root` is always given with the same `skip`."""
-        key = ("tree", os.fspath(root))
-        if key not in self._seen:
-            self._seen[key] = super().tree(root, skip=skip)
-        return self._seen[key]
 
 
 def _walk(root: str, skip: Callable[[str], bool]) -> list[tuple[str, str, os.stat_result]]:

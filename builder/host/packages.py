@@ -27,7 +27,8 @@ def versions(names: Iterable[str], digests: Digests, status: Path = STATUS) -> d
         at_hand = parse(status.read_text(errors="replace"))
         return json.dumps({name: at_hand.get(name) for name in wanted})
 
-    found: dict[str, str | None] = json.loads(digests.about(status, "versions " + " ".join(wanted), look))
+    question = f"versions {digests.sha256(status)} {' '.join(wanted)}"
+    found: dict[str, str | None] = json.loads(digests.answer(question, look))
     return found
 
 

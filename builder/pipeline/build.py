@@ -15,6 +15,7 @@ from builder.pipeline import finish, resolve
 from builder.pipeline.attempt import AskedForMore, phase, recorded
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
+from builder.source.mirror import insteadof
 from builder.stages import Built
 from builder.wheel import read
 
@@ -125,6 +126,8 @@ def _prepare_tree(attempt: Attempt) -> None:
     """Leave the pinned, patched tree in the workspace; one that is there from an earlier attempt is taken as it is."""
     one, space = attempt.one, attempt.space
     if workspace.done(space, "patch"):
+        if names := workspace.changed(space):
+            _restore_tree(attempt, names)
         return
     sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
     with phase(attempt, "fetch") as text:
@@ -137,6 +140,24 @@ def _prepare_tree(attempt: Attempt) -> None:
         text.append(", ".join(patch.id for patch in one.patches) or "none")
         workspace.note_tree(space)
         workspace.mark(space, "patch")
+
+
+def _restore_tree(attempt: Attempt, names: Sequence[str]) -> None:
+    """Put back what was changed in a kept tree: its wheel goes by the fingerprint of the source as pinned and patched."""
+    one, space = attempt.one, attempt.space
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    text = f"src/{names[0]}{more} in the kept tree isn't as it was laid out: put back; --source builds a changed folder"
+    attempt.sink.emit(events.Note(level="warning", text=text))
+    sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
+    fresh = space.root / "fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    with phase(attempt, "fetch") as told:
+        source.fetch(one.plan.pin, sources)
+        source.materialize(one.plan.pin, fresh, sources)
+        patches.apply(one.patches, fresh, env=attempt.world.env)
+        workspace.restore(space, fresh, names)
+        shutil.rmtree(fresh)
+        told.append(f"{len(names)} files put back")
 
 
 def _at_hand(attempt: Attempt, output: Output) -> Built | None:
@@ -178,7 +199,7 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
             space.venv / lock.output,
             python=one.plan.host.interpreter.path,
             index_url=world.config.index_url,
-            env=world.env,
+            env=world.uv_env,
             offline=one.request.offline,
             log=space.logs / "env.log",
             on_line=lambda line: attempt.sink.emit(events.Printed(phase="env", text=line)),
@@ -213,7 +234,7 @@ def _bench(attempt: Attempt, output: Output) -> hooks.Bench:
         space=space,
         output=output.name,
         subdir=output.path,
-        env=env,
+        env=insteadof(attempt.world.sources(offline=True, recipe=plan.recipe)) | env,
         isolation=attempt.level,
         log=space.logs / "build.log",
         sink=attempt.sink,

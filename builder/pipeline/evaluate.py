@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import host, inputs, plan, source
-from builder.errors import Interrupted, UsageError
-from builder.events import PhaseEnded, PhaseStarted, SourcePinned
+from builder.errors import Interrupted, SparkError, UsageError
+from builder.events import Note, PhaseEnded, PhaseStarted, SourcePinned
 from builder.host import jobs
 from builder.pipeline import resolve
 from builder.pipeline.resolve import Basis
@@ -16,18 +17,17 @@ from builder.pipeline.select import Facts, choose_source, select_outputs
 from builder.recipe import conditions, find, load
 from builder.recipe.units import parse_bytes
 from builder.stages import Request, Target, Torch
-from builder.values import dataclass
+from builder.values import dataclass, replace
 from builder.wheel import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from builder import patches
     from builder.events import PhaseName, Status
     from builder.host import Machine
     from builder.pipeline.world import World
-    from builder.recipe.model import Loaded, Output
+    from builder.recipe.model import Loaded, Output, System
     from builder.stages import EnvLock, Host, Pin
 
 __all__ = ["DEFAULT_ARCH", "Evaluation", "evaluate", "evaluate_all", "told"]
@@ -52,13 +52,25 @@ class Evaluation:
     depends: tuple[Evaluation, ...] = ()
 
 
-def evaluate_all(requests: Sequence[Request], world: World) -> tuple[Evaluation, ...]:
-    """Return an evaluation for each request, in an order in which what is built on comes first."""
+def evaluate_all(
+    requests: Sequence[Request], world: World, *, failed: list[SparkError] | None = None
+) -> tuple[Evaluation, ...]:
+    """Return an evaluation for each request, in an order in which what is built on comes first.
+
+    With `failed`, a request that can't be planned adds its error there, and the others go on.
+    """
     done: dict[str, Evaluation] = {}
     with host.Machine(env=world.env, cache=world.cache) as machine:
         known: dict[str, Evaluation] = {}
         for request in requests:
-            done.setdefault(request.recipe, _evaluate(request, world, machine, known))
+            try:
+                done.setdefault(request.recipe, _evaluate(request, world, machine, known))
+            except SparkError as error:
+                if failed is None or isinstance(error, Interrupted):
+                    raise
+                failed.append(error)
+                text = f"{request.recipe}: {error.summary} ({error.code}); going on with the others"
+                world.sink.emit(Note(level="warning", text=text))
     ordered: dict[str, Evaluation] = {}
 
     def add(one: Evaluation) -> None:
@@ -93,7 +105,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
     world.sink.emit(_pinned(recipe.name, pin, world.clock()))
     with told(world, "host", recipe.name):
-        found = machine.probe(recipe.system, python=_python(request, world), cuda=request.cuda)
+        found = machine.probe(_system(loaded, request), python=_python(request, world), cuda=request.cuda)
     arch = request.arch or DEFAULT_ARCH
     torch = _torch(loaded, request, found, world)
     facts = Facts(
@@ -137,6 +149,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         locks=locks,
         torch=torch.identity() if torch else None,
         env={**world.config.build.get("env", {}), **request.env},
+        paths=_named_paths(loaded, request, world, machine),
         builds_on={one.plan.recipe: one.plan.inputs.fingerprint for one in depends},
     )
     made = _plan(basis, collected, [output.name for output in outputs], machine.memory.available_bytes)
@@ -152,6 +165,23 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         torch=torch,
         depends=depends,
     )
+
+
+def _system(loaded: Loaded, request: Request) -> System:
+    """Return what the machine has to offer: also what works on the wheel after the build."""
+    system = loaded.recipe.system
+    if request.cuda and not system.cuda:
+        raise UsageError("cuda-unused", f"--cuda: the recipe {loaded.recipe.name} builds without a CUDA toolkit")
+    return replace(system, tools=(*system.tools, "strip")) if loaded.recipe.build.strip != "none" else system
+
+
+def _named_paths(loaded: Loaded, request: Request, world: World, machine: Machine) -> dict[str, str]:
+    """Return the digests of what variables name by absolute path: somebody put it in place, so its bytes count."""
+    build = loaded.recipe.build
+    outputs = [value for output in loaded.recipe.output for value in output.env.values()]
+    values = [*build.env.values(), *outputs, *world.config.build.get("env", {}).values(), *request.env.values()]
+    paths = [Path(value) for value in values if value.startswith("/") and len(value) > 1]
+    return {str(path): machine.digest(path) for path in paths if path.is_file() or path.is_dir()}
 
 
 @contextlib.contextmanager

@@ -150,7 +150,7 @@ def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidat
         constraints=build.requires_pin,
         python=basis.host.interpreter.path,
         index_url=world.config.index_url,
-        env=world.env,
+        env=world.uv_env,
         scratch=world.builds,
         torch=basis.torch,
         offline=basis.request.offline,

@@ -37,7 +37,12 @@ class World:
     @property
     def cache(self) -> Path:
         """Where digests of this machine's tools are remembered."""
-        return self.config.sources.parent
+        return self.config.sources / "host"
+
+    @property
+    def uv_env(self) -> Mapping[str, str]:
+        """The environment for uv: what it fetches is kept with the sources, unless the user keeps it elsewhere."""
+        return {"UV_CACHE_DIR": str(self.config.sources / "uv"), **self.env}
 
     def sources(self, *, offline: bool, recipe: str) -> Sources:
         """Return the sources as configured; `recipe` is what the commands in their errors name."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from builder.recipe.find import Folder
     from builder.recipe.model import Patch
 
-__all__ = ["load", "load_all", "read_all", "report"]
+__all__ = ["load", "read_all", "report"]
 
 
 def load(
@@ -45,14 +45,6 @@ def load(
         raise report(reader.problems)
     reader.follow(loaded, (name,))
     return loaded
-
-
-def load_all(folders: Sequence[Folder]) -> tuple[Loaded, ...]:
-    """Return every recipe, by name; raise RecipeError with every mistake of all of them."""
-    good, problems = read_all(folders)
-    if problems:
-        raise report(problems)
-    return good
 
 
 def read_all(

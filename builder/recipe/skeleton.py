@@ -1,16 +1,12 @@
-"""The start of a new recipe: every table that most recipes need, each key with its documentation."""
+"""The start of a new recipe: every table that most recipes need."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import textwrap
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
-from builder.recipe import model
 from builder.recipe.check import NAME
-from builder.recipe.convert import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,78 +16,60 @@ __all__ = ["skeleton", "source_of"]
 #: The schema's file beside the recipes, for editors.
 SCHEMA = "recipe.schema.json"
 
-#: Where the meaning of a short key starts, and how wide a line may be.
-_COLUMN, _WIDTH = 32, 100
+_START = """\
+#:schema ./{schema}
+# {name}: what it is, and why it is built from source.
+# What a key means: docs/recipes.md. Check this file with:  spark-build recipes lint {name}
+schema = 1
+name = "{name}"
+
+# For people; never counts.
+[about]
+summary = "{project}"
+
+[[source]]
+{source}
+
+# What the machine has to offer: apt, cuda, gcc, rust, tools, headers.
+[system]
+
+# How it is built: requires-add, requires-remove, requires-pin, torch, jobs-env, strip.
+[build]
+
+[build.env]
+
+# One table a wheel.
+[[output]]
+name = "{project}"
+
+# Hints for memory, disk and time: mem-per-job, disk, jobs, build-timeout; never count.
+[resources]
+
+# Changes to the source, from patches/{name}/: [[patch]] with id, file, sha256.
+
+[[check]]
+kind = "import"
+run = "import {module}"
+"""
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 
 
 def skeleton(name: str, source: Mapping[str, str]) -> str:
-    """Return a recipe that loads: `source` filled in, all else explained in comments.
+    """Return a recipe that loads: `source` filled in, and the tables that most recipes need.
 
     Raises UsageError ``recipe-name`` for a name that recipes can't have.
     """
     if not NAME.fullmatch(name):
         raise UsageError("recipe-name", f"{name} can't be a recipe's name", help="lower case words joined by -")
     project = source.get("project", name)
-    head = [
-        f"#:schema ./{SCHEMA}",
-        f"# {name}: what it is, and why it is built from source.",
-        "# What a key means: docs/recipes.md. Check this file with:  spark-build recipes lint " + name,
-        "schema = 1",
-        f'name = "{name}"',
-        "",
-        "# For people; never counts.",
-        "[about]",
-        f'summary = "{project}"',
-        "",
-        "[[source]]",
-        *(f'{key} = "{value}"' for key, value in source.items()),
-    ]
-    outputs = ["", "# One table a wheel.", "[[output]]", f'name = "{project}"', *_hints(model.Output)]
-    rest = [
-        *_section("system", model.System, "What the machine has to offer."),
-        *_section("build", model.Build, "How it is built."),
-        *outputs,
-        *_section("resources", model.Resources, "Hints for memory, disk and time; never count."),
-        *(
-            "",
-            "# [[patch]]                    # changes to the source, from patches/" + name + "/",
-            *_hints(model.Patch),
-        ),
-        *("", "[[check]]", 'kind = "import"', f'run = "import {re.sub(r"[-.]+", "_", project)}"'),
-    ]
-    return "\n".join([*head, *_hints(model.Source, without=source), *rest, ""])
-
-
-def _section(title: str, cls: type, text: str) -> list[str]:
-    return ["", f"# {text}", f"[{title}]", *_hints(cls)]
-
-
-def _hints(cls: type, without: Mapping[str, str] | None = None) -> list[str]:
-    """Return a commented example of each key that has a default."""
-    lines = []
-    for field in dataclasses.fields(cls):
-        if (
-            field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-            and cls is not model.Patch
-        ):
-            continue
-        if without is not None and (key_of(field.name) in without or not _fits(field.metadata["doc"], without)):
-            continue
-        example, meaning = f"# {field.metadata['example']}", field.metadata["doc"].replace("``", "`")
-        if len(example) < _COLUMN - 1 and len(meaning) < _WIDTH - _COLUMN:
-            lines.append(f"{example:<{_COLUMN}}# {meaning}")
-        else:
-            lines += [*textwrap.wrap(meaning, _WIDTH, initial_indent="# ", subsequent_indent="# "), example]
-    return lines
-
-
-def _fits(meaning: str, source: Mapping[str, str]) -> bool:
-    """Whether the documentation of a source's key says that this kind has it."""
-    kinds, _colon, _rest = meaning.partition(":")
-    return source["kind"] in kinds.split(", ")
+    return _START.format(
+        schema=SCHEMA,
+        name=name,
+        project=project,
+        module=re.sub(r"[-.]+", "_", project),
+        source="\n".join(f'{key} = "{value}"' for key, value in source.items()),
+    )
 
 
 def source_of(text: str | None, name: str) -> dict[str, str]:

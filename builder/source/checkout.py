@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder import proc
 from builder.errors import HostError, SourceError
-from builder.source.mirror import ATTRIBUTES, environment, reason
+from builder.source.mirror import ATTRIBUTES, environment, full, no_room, reason
 from builder.source.place import write_atomic
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from builder.source.place import Sources
 
 __all__ = ["DESCRIBE", "describe", "lay_out", "name", "repository", "settle", "version_of"]
-
-_SCANT = 64 << 20
 
 #: The words that setuptools-scm uses, the tool which most projects take their version from; with the whole commit, since
 #: how much of it git shows depends on how many objects it happens to have.
@@ -55,7 +53,6 @@ def version_of(tags: Iterable[str]) -> str | None:
 
 def repository(dest: Path, sources: Sources, *, objects: Path, origin: str, commit: str) -> None:
     """Leave a git repository at `dest` with HEAD at `commit` and no other ref; its objects are those at `objects`."""
-    env = environment(sources)
     dest.mkdir(parents=True, exist_ok=True)
     _must(["git", "init", "-q", "--template=", str(dest)], sources, dest)
     folder = dest / ".git"
@@ -68,7 +65,7 @@ def repository(dest: Path, sources: Sources, *, objects: Path, origin: str, comm
         ["remote", "add", "origin", origin],
         ["update-ref", "--no-deref", "HEAD", commit],
     ):
-        _must(["git", "-C", str(dest), *words], sources, dest, env)
+        _must(["git", "-C", str(dest), *words], sources, dest)
 
 
 def lay_out(mirror: Mirror, dest: Path, *, commit: str, tree: str) -> None:
@@ -77,19 +74,8 @@ def lay_out(mirror: Mirror, dest: Path, *, commit: str, tree: str) -> None:
     repository(dest, mirror.sources, objects=mirror.path / "objects", origin=mirror.url, commit=commit)
     words = ["git", "-C", str(dest), "read-tree", "-u", "--reset", tree]
     done = proc.capture(words, env=environment(mirror.sources))
-    if done.ok:
-        return
-    # Git doesn't say why it is "unable to write file".
-    if "No space left" in done.err or ("unable to write" in done.err and shutil.disk_usage(dest).free < _SCANT):
-        raise _full(dest)
-    if mirror.damaged():
-        raise mirror.broken(reason(done))
-    raise SourceError(
-        "checkout",
-        f"{mirror.url} can't be laid out",
-        cause=reason(done),
-        run=(f"rm -rf {mirror.path}", f"spark-build fetch {mirror.sources.recipe}"),
-    )
+    if not done.ok:
+        raise mirror.failed(done, dest)
 
 
 def name(mirror: Mirror, dest: Path, commit: str, described: str | None) -> None:
@@ -130,15 +116,11 @@ def settle(folder: Path, epoch: int) -> None:
     os.utime(folder, (epoch, epoch))
 
 
-def _must(words: list[str], sources: Sources, dest: Path, env: dict[str, str] | None = None) -> None:
-    done = proc.capture(words, env=env or environment(sources))
+def _must(words: list[str], sources: Sources, dest: Path) -> None:
+    done = proc.capture(words, env=environment(sources))
     if not done.ok:
-        if "No space left" in done.err:
-            raise _full(dest)
-        raise SourceError("checkout", f"{dest} can't be made a repository", cause=reason(done), run=(" ".join(words),))
-
-
-def _full(dest: Path) -> HostError:
-    return HostError(
-        "disk-full", f"no space left to lay out {dest.name}", cause=str(dest.parent), run=("spark-build gc",)
-    )
+        raise (
+            full(dest)
+            if no_room(done, dest)
+            else HostError("checkout", f"{dest} can't be made a repository", cause=reason(done), run=(" ".join(words),))
+        )

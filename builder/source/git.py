@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SourceError
 from builder.source import checkout
-from builder.source.mirror import HEADS, SHORT, Mirror, insteadof
+from builder.source.mirror import HEADS, SHORT, Mirror
 from builder.source.pulls import lay_on
 from builder.stages import Pin, Submodule
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builder.source.place import Sources
     from builder.stages import Request
 
-__all__ = ["contains", "fetch", "insteadof", "materialize", "pin", "read"]
+__all__ = ["contains", "fetch", "materialize", "pin", "read"]
 
 _FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

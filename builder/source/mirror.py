@@ -22,14 +22,15 @@ from builder import proc
 from builder.digest import sha256_bytes
 from builder.errors import HostError, SourceError
 from builder.events import Fetching
-from builder.source.place import age_text, locked, without_credentials, write_atomic
+from builder.recipe.units import show_seconds
+from builder.source.place import locked, without_credentials, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from builder.source.place import Sources
 
-__all__ = ["ATTRIBUTES", "HEADS", "SHORT", "Mirror", "asking", "environment", "insteadof", "reason"]
+__all__ = ["ATTRIBUTES", "HEADS", "SHORT", "Mirror", "asking", "environment", "full", "insteadof", "no_room", "reason"]
 
 HEADS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
@@ -51,6 +52,7 @@ _SETTINGS = {
 _NETWORK = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", "fetch.unpackLimit": "1", "core.fsync": "all"}
 _ASK_S = 120
 _PACKS = 40
+_SCANT = 64 << 20
 
 
 def environment(sources: Sources, **more: str) -> dict[str, str]:
@@ -74,9 +76,14 @@ def _asked(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def insteadof(sources: Sources) -> dict[str, str]:
-    """Return variables that send git clones inside a build to the configured mirrors."""
+    """Return variables that send git clones inside a build to the configured mirrors in folders.
+
+    With the network cut no other can be reached, and its URL may hold a login.
+    """
     pairs = []
     for prefix, to in sources.mirrors:
+        if not to.startswith(("/", "file:")):
+            continue
         pairs.append((f"url.{to.rstrip('/')}/.insteadOf", prefix if prefix.endswith(("/", ":")) else prefix + "/"))
         if not prefix.endswith(("/", ":")):
             pairs.append((f"url.{to}.insteadOf", prefix))
@@ -140,7 +147,7 @@ class Mirror:
         words = ["git", "init", "-q", "--bare", "--template=", str(self.path)]
         made = proc.capture(words, env=environment(self.sources), pass_fds=(lock,))
         if not made.ok:
-            raise self._failed(made)
+            raise self.failed(made)
         write_atomic(last, ATTRIBUTES.encode())
 
     def _cleared(self) -> None:
@@ -182,7 +189,7 @@ class Mirror:
             if len(after) > _PACKS:
                 self.git("repack", "-q", "-d", "--geometric=2")
         if not done.ok and not re.search(r"couldn't find remote ref|not our ref|unadvertised object", done.err):
-            raise self._failed(done)
+            raise self.failed(done)
         return sum(size for name, size in after.items() if name not in before)
 
     def _packs(self) -> dict[str, int]:
@@ -210,21 +217,18 @@ class Mirror:
             over.set()
             thread.join()
 
-    def _failed(self, done: proc.Finished) -> SourceError | HostError:
-        cause = reason(done)
-        if "No space left" in done.err:
-            return HostError(
-                "disk-full", f"no space left to fetch {self.url}", cause=str(self.path.parent), run=("spark-build gc",)
-            )
-        if re.search(r"Permission denied|Read-only file system", done.err) and str(self.path) in done.err:
-            return HostError(
-                "unwritable", f"{self.path} can't be written", cause=cause, run=(f"ls -ld {self.path.parent}",)
-            )
+    def failed(self, done: proc.Finished, dest: Path | None = None) -> SourceError | HostError:
+        """Return why a fetch failed, or laying a tree out at `dest`."""
+        place, cause = dest or self.path, reason(done)
+        if no_room(done, place.parent):
+            return full(place)
+        if re.search(r"Permission denied|Read-only file system", done.err) and str(place) in done.err:
+            return HostError("unwritable", f"{place} can't be written", cause=cause, run=(f"ls -ld {place.parent}",))
         if self.path.exists() and self.damaged():
             return self.broken(cause)
         return SourceError(
-            "fetch-failed",
-            f"{self.url} can't be fetched",
+            "checkout" if dest else "fetch-failed",
+            f"{self.url} can't be {'laid out' if dest else 'fetched'}",
             cause=cause,
             help="--offline takes what is at hand; [mirrors] in the configuration names another place to ask",
             run=(f"git ls-remote {self.url}",),
@@ -268,7 +272,7 @@ class Mirror:
     def _unreachable(self, ref: str, cause: str) -> SourceError:
         run, recipe = [f"git ls-remote {self.url}"], self.sources.recipe
         if known := self.known(ref):
-            age = age_text(self.sources.clock() - known[1])
+            age = show_seconds(self.sources.clock() - known[1])
             cause = f"{cause}\nlast known {ref}: {known[0]}, asked {age} ago"
             run.insert(0, f"spark-build recipe {recipe} --ref {ref} --offline")
         return SourceError(
@@ -306,6 +310,16 @@ class Mirror:
         """Keep that `ref` was `commit` now; the caller holds the lock."""
         state = self.state() | {ref: {"commit": commit, "asked": self.sources.clock()}}
         write_atomic(self.path / "spark-build.json", json.dumps(state).encode())
+
+
+def no_room(done: proc.Finished, place: Path) -> bool:
+    """Whether git failed for want of space; it doesn't always say why it is "unable to write"."""
+    return "No space left" in done.err or ("unable to write" in done.err and shutil.disk_usage(place).free < _SCANT)
+
+
+def full(place: Path) -> HostError:
+    """Return the error for a disk without room at `place`."""
+    return HostError("disk-full", f"no space left for {place}", run=("spark-build gc",))
 
 
 def reason(done: proc.Finished) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from builder.events import Sink
 
-__all__ = ["Sources", "age_text", "locked", "without_credentials", "write_atomic"]
+__all__ = ["Sources", "locked", "without_credentials", "write_atomic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +77,6 @@ def without_credentials(url: str) -> str:
     user, at, name = host.rpartition("@")
     kept = user.partition(":")[0] + at if scheme == "ssh" else ""
     return f"{scheme}://{kept}{name}{slash}{path}"
-
-
-def age_text(seconds: float) -> str:
-    """Return an age in words: ``3 hours``."""
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {word}{'s' if count > 1 else ''}"
-    return "less than a minute"
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ Members are streamed; a wheel may be larger than memory.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import errno
 import hashlib
@@ -55,16 +56,6 @@ class Name:
     python: str
     abi: str
     platform: str
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """Every tag that the compressed set stands for (PEP 425)."""
-        return frozenset(
-            f"{python}-{abi}-{platform}"
-            for python in self.python.split(".")
-            for abi in self.abi.split(".")
-            for platform in self.platform.split(".")
-        )
 
 
 def normalised(project: str) -> str:
@@ -181,35 +172,17 @@ def check(path: Path) -> None:
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, csv.Error)
 
 
-def _is_damage(error: BaseException) -> bool:
-    # EINVAL: the directory sends the reader to a place before the file's start.
-    return isinstance(error, _DAMAGE) or (isinstance(error, OSError) and error.errno == errno.EINVAL)
-
-
-class _opened:  # noqa: N801  # reads as a verb where it is used
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip and turn every way in which it can be broken into one error."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._archive: zipfile.ZipFile | None = None
-
-    def __enter__(self) -> zipfile.ZipFile:
-        try:
-            self._archive = zipfile.ZipFile(self._path)
-        except (*_DAMAGE, OSError) as error:
-            if _is_damage(error):
-                raise self._damaged(error) from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        return self._archive
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._archive is not None:
-            self._archive.close()
-        if error is not None and _is_damage(error):
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: BaseException) -> CheckRefused:
-        return CheckRefused("wheel-damaged", f"{self._path.name} is no whole wheel", cause=str(error))
+        # EINVAL: the directory sends the reader to a place before the file's start.
+        raise CheckRefused("wheel-damaged", f"{path.name} is no whole wheel", cause=str(error)) from error
 
 
 def _check_member(member: zipfile.ZipInfo, filename: str) -> None:

@@ -9,44 +9,14 @@ from builder.errors import HostError
 
 __all__ = ["NETWORK", "check", "type_of"]
 
+_REMOTE = """
+nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs coda 9p ceph lustre gpfs beegfs glusterfs fuse.glusterfs fuse.sshfs fuse.s3fs
+fuse.rclone fuse.juicefs ocfs2 gfs2 virtiofs vboxsf prl_fs fuse.vmhgfs-fuse fuse.gcsfuse fuse.mount-s3 fuse.cephfs
+fuse.ceph-fuse fuse.nfs-fuse fuse.smbnetfs fuse.davfs
+"""
+
 #: File system types whose locks or shared memory don't hold between machines.
-NETWORK = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "afs",
-        "coda",
-        "9p",
-        "ceph",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "glusterfs",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "fuse.s3fs",
-        "fuse.rclone",
-        "fuse.juicefs",
-        "ocfs2",
-        "gfs2",
-        "virtiofs",
-        "vboxsf",
-        "prl_fs",
-        "fuse.vmhgfs-fuse",
-        "fuse.gcsfuse",
-        "fuse.mount-s3",
-        "fuse.cephfs",
-        "fuse.ceph-fuse",
-        "fuse.nfs-fuse",
-        "fuse.smbnetfs",
-        "fuse.davfs",
-    ]
-)
+NETWORK = frozenset(_REMOTE.split())
 
 
 def type_of(path: Path, mountinfo: str) -> str:
