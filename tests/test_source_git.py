@@ -316,7 +316,7 @@ def test_a_submodules_commit_that_is_nowhere_is_told(outside: Outside, repo: Rep
     outside.offline = True
     with pytest.raises(SourceError) as caught:
         source.fetch(pinned, outside.sources)
-    assert caught.value.code == "offline-missing"
+    assert caught.value.code == "offline-unknown"
 
 
 def test_a_repository_that_was_a_submodule_gets_its_history_when_it_is_built(

@@ -167,7 +167,6 @@ def lived_in(root: Path) -> None:
             house.first_planned(f"{number:064x}")
             house.remember("lock", f"k{number}", {"text": "ä" * 100, "b": [1, {"c": None}]})
         house.remember("lock", "k1", {"again": True})
-        house.forget("lock", "k2")
         kit.publish(house, [kit.wheel(root.parent / "dist", "gone")], fingerprint="", channel="stable")
         house.remove(house.get("gone-1.0-py3-none-any.whl"))
         time.sleep(0.01)

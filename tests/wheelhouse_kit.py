@@ -219,7 +219,6 @@ def _operate(root: Path, operation: str) -> None:
                 house.remove(house.get("one-1.0-py3-none-any.whl"))
             case "remember":
                 house.remember("lock", "key", {"text": "x" * 100})
-                house.forget("lock", "key")
                 house.first_planned("a" * 64)
 
 

@@ -138,7 +138,7 @@ def _verify(args: argparse.Namespace, app: App) -> int:
         wheels = [house.get(ref) for ref in args.ref] or None
         count = len(wheels or house.list_wheels(include_unpublished=True))
         tell = shown.Progress(app.stderr, app.clock)
-        findings = verify(house, wheels, on_read=lambda wheel, done, total: tell.read(done, total, wheel.size))
+        findings = verify(house, wheels, on_read=tell.read)
     if args.json:
         rows = [{"kind": one.kind, "path": str(one.path), "text": one.text, "run": one.run} for one in findings]
         app.print_json({"verified": count, "findings": rows})

@@ -21,9 +21,10 @@ from builder.index.listing import read, state, whole
 from builder.values import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from builder.index.listing import House
+    from builder.index.listing import House, Listing
     from builder.index.tree import Written
 
 __all__ = ["Exported", "export", "index_url", "refresh"]
@@ -49,28 +50,18 @@ def export(house: House, dest: Path, *, channel: str = "local") -> Exported:
     wheelhouse lacks what its catalogue says. Pages are replaced one by one, each at once, wheels before the pages that
     name them.
     """
-    from builder.index import tree  # noqa: PLC0415  # not on the hit path
-
-    with tree.claimed(dest):
-        while True:
-            listing = read(house, channel)
-            try:
-                written = tree.write(dest, listing)
-            except WheelhouseError:
-                if state(house, channel) == listing.state:
-                    raise
-                continue  # the wheel was removed in between: the catalogue doesn't list it any more
-            return Exported(
-                path=dest,
-                url=_url(dest),
-                channel=channel,
-                projects=tuple(listing.projects),
-                wheels=sum(len(files) for files in listing.projects.values()),
-                written=written,
-            )
+    listing, written = _show(house, dest, channel)
+    return Exported(
+        path=dest,
+        url=_url(dest),
+        channel=channel,
+        projects=tuple(listing.projects),
+        wheels=sum(len(files) for files in listing.projects.values()),
+        written=written,
+    )
 
 
-def refresh(house: House, *, channel: str = "local") -> Path:
+def refresh(house: House) -> Path:
     """Bring the wheelhouse's own index up to date and return its folder; two small reads when nothing changed.
 
     A wheel whose file is gone isn't listed, and looked for again the next time: one lost file must not keep the others
@@ -78,22 +69,25 @@ def refresh(house: House, *, channel: str = "local") -> Path:
     ``disk-full`` or ``unwritable``; what was published stays, and the next call repairs the index.
     """
     dest = house.root / "index"
-    if house.read_only or manifest.shows(dest, state(house, channel)):
-        return dest
+    if not house.read_only and not manifest.shows(dest, state(house, "local")):
+        _show(house, dest, "local", whole)
+    return dest
+
+
+def _show(
+    house: House, dest: Path, channel: str, chosen: Callable[[Listing], Listing] = lambda listing: listing
+) -> tuple[Listing, Written]:
+    """Make `dest` show what is `chosen` of a channel; a wheel that is removed meanwhile isn't missed."""
     from builder.index import tree  # noqa: PLC0415  # not on the hit path
 
     with tree.claimed(dest):
         while True:
             listing = read(house, channel)
-            if manifest.shows(dest, listing.state):  # another process has done it meanwhile
-                return dest
             try:
-                tree.write(dest, whole(listing))
+                return listing, tree.write(dest, chosen(listing))
             except WheelhouseError:
                 if state(house, channel) == listing.state:
                     raise
-            else:
-                return dest
 
 
 def index_url(house: House) -> str:

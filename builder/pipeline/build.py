@@ -66,7 +66,7 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
         held.enter_context(house.build_lock(fingerprint, on_wait=waiting))
         if not level.fixed_path:
             waiting = _waiting(world.sink, f"another build of {plan.recipe} (no fixed path here)")
-            held.enter_context(house.recipe_lock(plan.recipe, on_wait=waiting))
+            held.enter_context(house.build_lock(f"recipe-{plan.recipe}", on_wait=waiting))
         names = {output.name for output in one.outputs}
         found = tuple(wheel for wheel in house.find(fingerprint) if wheel.output in names)
         if not one.request.force and len(found) == len(names):

@@ -43,8 +43,7 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
     commit, asked, stale = _resolve(mirror, ref)
     if not sources.offline and mirror.shallow:  # it was a submodule so far
         mirror.fetch(*HEADS)
-    if not mirror.has(commit):
-        _bring(mirror, commit, ref)
+    _bring(mirror, commit, ref)
     commit = mirror.commit_of(commit)
     if not commit:
         raise _missing(mirror, ref)
@@ -54,8 +53,7 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
         head_ref = f"refs/pull/{number}/head"
         head, _asked, old = _resolve(mirror, head_ref)
         stale = stale or old
-        if not mirror.has(head):
-            _bring(mirror, head, head_ref)
+        _bring(mirror, head, head_ref)
         pull, tree = lay_on(mirror, number, head, commit=commit, tree=tree)
         pulls.append(pull)
     return Pin(
@@ -113,12 +111,17 @@ def _last_known(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
     if known := mirror.known(ref):
         exact = SHORT.fullmatch(ref.lower()) and known[0].startswith(ref.lower())
         return known[0], None if exact else known[1], not exact
+    raise _not_at_hand(mirror, ref, f" --ref {ref}")
+
+
+def _not_at_hand(mirror: Mirror, name: str, words: str = "") -> SourceError:
+    """Return why --offline can't have `name`; with `words` a fetch would bring it."""
     if mirror.path.exists() and mirror.damaged():
-        raise mirror.broken(f"{ref} was asked for")
-    raise SourceError(
+        return mirror.broken(f"{name} is missing")
+    return SourceError(
         "offline-unknown",
-        f"{ref} of {mirror.url} was never fetched, and --offline forbids to ask",
-        run=(f"spark-build fetch {mirror.sources.recipe} --ref {ref}",),
+        f"{name} of {mirror.url} isn't at hand, and --offline forbids to ask",
+        run=(f"spark-build fetch {mirror.sources.recipe}{words}",),
     )
 
 
@@ -137,14 +140,10 @@ def _missing(mirror: Mirror, ref: str) -> SourceError:
 
 def _bring(mirror: Mirror, commit: str, ref: str) -> int:
     """Bring `commit` in with all branches and tags, else by its own name; return the bytes received."""
-    if mirror.path.exists() and mirror.sources.offline and mirror.damaged():
-        raise mirror.broken(f"{commit} is missing")
+    if mirror.has(commit):
+        return 0
     if mirror.sources.offline:
-        raise SourceError(
-            "offline-unknown",
-            f"the commit {commit[:12]} of {mirror.url} isn't at hand, and --offline forbids to fetch it",
-            run=(f"spark-build fetch {mirror.sources.recipe} --ref {ref}",),
-        )
+        raise _not_at_hand(mirror, commit[:12], f" --ref {ref}")
     mirror.ask("HEAD", ref=ref)  # raises when the remote is the reason, with what is known
     received = mirror.fetch(*HEADS)
     if not mirror.has(commit):
@@ -220,11 +219,7 @@ def _bring_submodule(mirror: Mirror, commit: str) -> int:
     if mirror.has(commit):
         return 0
     if mirror.sources.offline:
-        raise SourceError(
-            "offline-missing",
-            f"the submodule {mirror.url} at {commit[:12]} isn't at hand, and --offline forbids to fetch it",
-            run=(f"spark-build fetch {mirror.sources.recipe}",),
-        )
+        raise _not_at_hand(mirror, commit[:12])
     received = mirror.fetch(commit, depth=1)
     if not mirror.has(commit):
         received += mirror.fetch(*HEADS)
@@ -243,11 +238,9 @@ def fetch(pinned: Pin, sources: Sources) -> int:
     """Bring commit and submodules in; return the bytes that came, zero when all was there."""
     received, mirror, tree = 0, Mirror(pinned.url, sources), pinned.tree.removeprefix("git:")
     assert pinned.commit is not None  # noqa: S101  # git pins have one
-    if not mirror.has(pinned.commit):
-        received += _bring(mirror, pinned.commit, pinned.ref or pinned.commit)
+    received += _bring(mirror, pinned.commit, pinned.ref or pinned.commit)
     for pull in pinned.pulls:
-        if not mirror.has(pull.head):
-            received += _bring(mirror, pull.head, f"refs/pull/{pull.number}/head")
+        received += _bring(mirror, pull.head, f"refs/pull/{pull.number}/head")
     if pinned.pulls and not mirror.has(tree):
         made = mirror.out("rev-parse", f"{pinned.commit}^{{tree}}")
         for pull in pinned.pulls:

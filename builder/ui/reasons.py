@@ -122,47 +122,16 @@ def _source(_name: str, changes: Sequence[Change]) -> str:
     return f"source's time: {_arrow(changes[0])}"
 
 
-def _patch(name: str, changes: Sequence[Change]) -> str:
-    first = changes[0]
-    if first.kind != "changed":
-        return f"patch {name} {first.kind}"
-    return f"patch {name} edited"
-
-
-def _requirement(name: str, changes: Sequence[Change]) -> str:
-    if version := _at(changes, "].version"):
-        return f"build requirement {name} {_arrow(version)}"
+def _thing(name: str, changes: Sequence[Change], *versions: str) -> str:
+    """Return what became of a thing that has a version: `versions` are the ends of the paths that tell it."""
+    if version := _at(changes, *versions):
+        return f"{name} {_arrow(version)}"
     first = changes[0]
     if first.kind == "changed":
-        return f"build requirement {name}: same version, other files"
-    value = first.new if first.kind == "added" else first.old
-    exact = f" {short(value['version'])}" if isinstance(value, dict) and "version" in value else ""
-    return f"build requirement {name}{exact} {first.kind}"
-
-
-def _tool(name: str, changes: Sequence[Change]) -> str:
-    if version := _at(changes, ".version"):
-        return f"{name} {_arrow(version)}"
-    if _at(changes, ".digest"):
         return f"{name} replaced: same version, other bytes"
-    first = changes[0]
     value = first.new if first.kind == "added" else first.old
     exact = f" {short(value['version'])}" if isinstance(value, dict) and value.get("version") else ""
-    return f"{name}{exact} {first.kind}" if first.kind != "changed" else f"{name}: {_arrow(first)}"
-
-
-def _cuda(_name: str, changes: Sequence[Change]) -> str:
-    if version := _at(changes, "host.cuda.version", "target.cuda"):
-        return f"CUDA toolkit {_arrow(version)}"
-    if _at(changes, "host.cuda.digest"):
-        return "CUDA toolkit (nvcc) replaced: same version, other bytes"
-    return _verb("CUDA toolkit", changes)
-
-
-def _python(_name: str, changes: Sequence[Change]) -> str:
-    if version := _at(changes, "host.python.version", "host.python.tag", "target.python"):
-        return f"Python {_arrow(version)}"
-    return "Python replaced: same version, other bytes"
+    return f"{name}{exact} {first.kind}"
 
 
 def _torch(_name: str, changes: Sequence[Change]) -> str:
@@ -203,24 +172,20 @@ def _recipe(name: str, changes: Sequence[Change]) -> str:
 _WORDS: dict[str, Callable[[str, Sequence[Change]], str]] = {
     "schema": lambda _, found: f"this spark-build makes other bytes (inputs schema {_arrow(found[0])})",
     "source": _source,
-    "submodule": lambda name, found: (
-        f"submodule {name} moved {_arrow(moved)}"
-        if (moved := _at(found, "].commit"))
-        else _verb(f"submodule {name}", found)
-    ),
+    "submodule": lambda name, found: _thing(f"submodule {name}", found, "].commit"),
     "pulls": lambda _, _found: "pull requests laid on changed",
-    "patch": _patch,
+    "patch": lambda name, found: f"patch {name} {found[0].kind.replace('changed', 'edited')}",
     "patches": lambda _, found: "patches in another order" if _at(found, ".order") else "patches changed",
-    "requirement": _requirement,
+    "requirement": lambda name, found: _thing(f"build requirement {name}", found, "].version"),
     "requirements": lambda names, found: (
         f"{names.count(', ') + 1} build requirements changed: {clip(names, _LONGEST)}" if found else names
     ),
     "lock": lambda name, found: _verb(f"build environment of {name}", found),
-    "cuda": _cuda,
-    "python": _python,
+    "cuda": lambda _, found: _thing("CUDA toolkit (nvcc)", found, "host.cuda.version", "target.cuda"),
+    "python": lambda _, found: _thing("Python", found, "host.python.version", "host.python.tag", "target.python"),
     "libc": lambda _, found: f"C library {_arrow(found[0])}",
     "machine": lambda _, found: f"machine {_arrow(found[0])}",
-    "tool": _tool,
+    "tool": lambda name, found: _thing(name, found, ".version"),
     "arch": lambda _, found: f"architecture {_arrow(found[0])}",
     "torch": _torch,
     "env": _env,

@@ -155,15 +155,12 @@ class Progress:
         self._stream = stream
         self._clock = clock
         self._last = clock()
-        self._bytes = 0
 
-    def read(self, done: int, total: int, size: int = 0) -> None:
-        """Take note that `done` of `total` wheels were read, the last of `size` bytes."""
-        self._bytes += size
+    def read(self, done: int, total: int) -> None:
+        """Take note that `done` of `total` wheels were read."""
         if self._clock() - self._last >= _TELL_S:
             self._last = self._clock()
-            much = f", {show_bytes(self._bytes)}" if self._bytes else ""
-            self._stream.write(f"read {done} of {total} wheels{much}\n")
+            self._stream.write(f"read {done} of {total} wheels\n")
             self._stream.flush()
 
 

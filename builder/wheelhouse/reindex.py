@@ -154,8 +154,6 @@ def _replay(root: Path) -> _Replayed:
                 found.plans[entry["fingerprint"]] = float(entry["first"])
             case "remember":
                 found.memory[entry["kind"], entry["key"]] = entry["value"]
-            case "forget":
-                found.memory.pop((entry["kind"], entry["key"]), None)
             case "publish.begin":
                 pending[entry["id"]] = entry
             case "publish.undo":

@@ -189,14 +189,6 @@ class Wheelhouse:
             self.note("remember", kind=kind, key=key, value=dict(value))
             db.execute("INSERT OR REPLACE INTO memory VALUES (?,?,?)", (kind, key, json.dumps(value, sort_keys=True)))
 
-    def forget(self, kind: str, key: str) -> None:
-        """Drop what was remembered. Does nothing in a read-only wheelhouse."""
-        if self.read_only:
-            return
-        with self.writing(), self.catalogue.transaction() as db:
-            self.note("forget", kind=kind, key=key)
-            db.execute("DELETE FROM memory WHERE kind=? AND key=?", (kind, key))
-
     # --- changing
 
     @contextlib.contextmanager
@@ -252,22 +244,10 @@ class Wheelhouse:
 
         publish.remove(self, wheel)
 
-    # --- locks
-
     @contextlib.contextmanager
-    def build_lock(
-        self, fingerprint: str, *, on_wait: Callable[[str], None], timeout_s: float | None = None
-    ) -> Iterator[None]:
-        """Hold the right to build `fingerprint`; others wait, and find the wheels when they get it."""
-        with locks.held(self.root / "locks" / fingerprint, on_wait=on_wait, timeout_s=timeout_s):
-            yield
-
-    @contextlib.contextmanager
-    def recipe_lock(
-        self, recipe: str, *, on_wait: Callable[[str], None], timeout_s: float | None = None
-    ) -> Iterator[None]:
-        """Hold the right to build any fingerprint of `recipe`, where its tree has no path of its own."""
-        with locks.held(self.root / "locks" / f"recipe-{recipe}", on_wait=on_wait, timeout_s=timeout_s):
+    def build_lock(self, name: str, *, on_wait: Callable[[str], None]) -> Iterator[None]:
+        """Hold the right to build a fingerprint, or all of a recipe; others wait, and find the wheels when they get it."""
+        with locks.held(self.root / "locks" / name, on_wait=on_wait):
             yield
 
 

@@ -39,9 +39,9 @@ def verify(
     house: Wheelhouse,
     wheels: Sequence[Stored] | None = None,
     *,
-    on_read: Callable[[Stored, int, int], None] = lambda _wheel, _done, _total: None,
+    on_read: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[Finding, ...]:
-    """Read every wheel of `wheels` again and return what is wrong, by path; `on_read` is told of each.
+    """Read every wheel of `wheels` again and return what is wrong, by path; `on_read` is told how many were read.
 
     A wheel must have the catalogue's sha256, be what it says (`wheel.read.check`), hold the METADATA that pages give out,
     and have its record beside it. Without `wheels` all are read, and what isn't listed or damaged in the catalogue is
@@ -50,9 +50,9 @@ def verify(
     findings: list[Finding] = []
     chosen = house.list_wheels(include_unpublished=True) if wheels is None else tuple(wheels)
     with ThreadPoolExecutor() as pool:
-        for number, (wheel, found) in enumerate(zip(chosen, pool.map(_examine, chosen), strict=True), 1):
+        for number, found in enumerate(pool.map(_examine, chosen), 1):
             findings += found
-            on_read(wheel, number, len(chosen))
+            on_read(number, len(chosen))
     if wheels is None:
         findings += _around(house, {wheel.path for wheel in chosen})
     return tuple(sorted(findings, key=lambda one: (one.path, one.kind)))
