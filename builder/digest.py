@@ -23,7 +23,6 @@ __all__ = [
     "sha256_bytes",
     "sha256_file",
     "sha256_json",
-    "tree_digest",
     "tree_entries",
 ]
 
@@ -97,17 +96,10 @@ def tree_entries(root: Path, *, skip: Iterable[str] = ()) -> Iterator[tuple[str,
     yield from found
 
 
-def tree_digest(root: Path, *, skip: Iterable[str] = (".git",)) -> str:
-    """Return the sha256 over names, kinds, executable bits and contents of all files below `root`.
+def files_digest(root: Path, names: Iterable[str]) -> str:
+    """Return the sha256 over `names` (relative to `root`), kinds, executable bits and contents of these files.
 
     A link counts as its target's text; of a socket, a pipe or a device only the kind counts.
-    """
-    return files_digest(root, (name for name, _status in tree_entries(root, skip=skip)))
-
-
-def files_digest(root: Path, names: Iterable[str]) -> str:
-    """Return what `tree_digest` returns for a tree of just these files, whose `names` are relative to `root`.
-
     Every record ends with a NUL, which neither a name nor a link can hold: two trees never give the same bytes.
     """
     digest = hashlib.sha256()

@@ -16,6 +16,11 @@ GIB = 1 << 30
 MEMINFO = (
     f"MemTotal: {128 << 20} kB\nMemFree: 1 kB\nMemAvailable: {100 << 20} kB\nSwapTotal: 2048 kB\nSwapFree: 1024 kB"
 )
+MOUNTS_2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw"
+MOUNTS_1 = (
+    "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "32 23 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
+)
 CPUS = len(os.sched_getaffinity(0))
 
 
@@ -46,18 +51,18 @@ def test_a_kernel_without_an_estimate_of_what_is_available(root: Path) -> None:
 
 def unified(root: Path, **files: str) -> None:
     """cgroup v2, this process in /box/build."""
-    write(root, {"proc/self/cgroup": "0::/box/build"})
+    write(root, {"proc/self/cgroup": "0::/box/build", "proc/self/mountinfo": MOUNTS_2})
     (root / "sys/fs/cgroup/box/build").mkdir(parents=True, exist_ok=True)
     write(root, {f"sys/fs/cgroup/{name.replace('__', '/').replace('_', '.')}": text for name, text in files.items()})
 
 
-def test_the_limit_of_a_parent_counts(root: Path) -> None:
+def test_v2_the_limit_of_a_parent_counts(root: Path) -> None:
     unified(root, box__memory_max=str(16 * GIB), box__memory_current=str(6 * GIB), box__build__memory_max="max")
     found = memory(root)
     assert (found.total_bytes, found.available_bytes, found.cgroup_limit_bytes) == (16 * GIB, 10 * GIB, 16 * GIB)
 
 
-def test_the_lowest_limit_counts_and_high_is_one(root: Path) -> None:
+def test_v2_the_lowest_limit_counts_and_high_is_one(root: Path) -> None:
     unified(
         root,
         box__memory_max=str(16 * GIB),
@@ -69,7 +74,7 @@ def test_the_lowest_limit_counts_and_high_is_one(root: Path) -> None:
     assert (found.cgroup_limit_bytes, found.available_bytes) == (8 * GIB, 7 * GIB)
 
 
-def test_file_cache_can_be_given_back(root: Path) -> None:
+def test_v2_file_cache_can_be_given_back(root: Path) -> None:
     unified(
         root,
         box__memory_max=str(16 * GIB),
@@ -79,12 +84,12 @@ def test_file_cache_can_be_given_back(root: Path) -> None:
     assert memory(root).available_bytes == 10 * GIB
 
 
-def test_a_limit_above_the_machine_is_none(root: Path) -> None:
+def test_v2_a_limit_above_the_machine_is_none(root: Path) -> None:
     unified(root, box__memory_max=str(999 * GIB), box__memory_current="0")
     assert (memory(root).cgroup_limit_bytes, memory(root).total_bytes) == (None, 128 * GIB)
 
 
-def test_a_group_over_its_limit_has_nothing_left(root: Path) -> None:
+def test_v2_a_group_over_its_limit_has_nothing_left(root: Path) -> None:
     unified(root, box__memory_high=str(4 * GIB), box__memory_current=str(5 * GIB))
     assert memory(root).available_bytes == 0
 
@@ -95,11 +100,12 @@ def test_memory_that_the_gpu_took_is_charged_to_no_group(root: Path) -> None:
     assert memory(root).available_bytes == 100 * GIB
 
 
-def test_in_a_container_the_group_is_mounted_as_the_root(root: Path) -> None:
+def test_v2_in_a_container_the_group_is_mounted_as_the_root(root: Path) -> None:
     write(
         root,
         {
             "proc/self/cgroup": "0::/docker/abc",
+            "proc/self/mountinfo": "30 23 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw",
             "sys/fs/cgroup/memory.max": str(8 * GIB),
             "sys/fs/cgroup/memory.current": "0",
             "sys/fs/cgroup/cpu.max": "100000 100000",
@@ -109,11 +115,12 @@ def test_in_a_container_the_group_is_mounted_as_the_root(root: Path) -> None:
     assert cores(root) == 1
 
 
-def test_with_a_namespace_the_group_is_the_root(root: Path) -> None:
+def test_v2_with_a_namespace_the_group_is_the_root(root: Path) -> None:
     write(
         root,
         {
             "proc/self/cgroup": "0::/",
+            "proc/self/mountinfo": MOUNTS_2,
             "sys/fs/cgroup/memory.max": str(8 * GIB),
             "sys/fs/cgroup/memory.current": "0",
         },
@@ -121,13 +128,55 @@ def test_with_a_namespace_the_group_is_the_root(root: Path) -> None:
     assert memory(root).cgroup_limit_bytes == 8 * GIB
 
 
+def test_v1_limit_and_usage(root: Path) -> None:
+    write(
+        root,
+        {
+            "proc/self/cgroup": "9:name=systemd:/\n4:memory:/job\n1:cpu,cpuacct:/job\n0::/",
+            "proc/self/mountinfo": MOUNTS_1,
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            "sys/fs/cgroup/memory/job/memory.limit_in_bytes": str(16 * GIB),
+            "sys/fs/cgroup/memory/job/memory.usage_in_bytes": str(9 * GIB),
+            "sys/fs/cgroup/memory/job/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB}",
+        },
+    )
+    found = memory(root)
+    assert (found.cgroup_limit_bytes, found.available_bytes) == (16 * GIB, 8 * GIB)
+
+
+def test_v1_without_a_limit(root: Path) -> None:
+    write(
+        root,
+        {
+            "proc/self/cgroup": "4:memory:/job",
+            "proc/self/mountinfo": MOUNTS_1,
+            "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "9223372036854771712",
+        },
+    )
+    assert memory(root).cgroup_limit_bytes is None
+
+
 @pytest.mark.skipif(CPUS < 2, reason="a quota below one core can't be told from none")
 @pytest.mark.parametrize(
     ("quota", "expected"),
     [("100000 100000", 1), ("max 100000", CPUS), ("50000 100000", 1), ("150000 100000", 2), ("9900000 100000", CPUS)],
 )
-def test_quota(root: Path, quota: str, expected: int) -> None:
+def test_v2_quota(root: Path, quota: str, expected: int) -> None:
     unified(root, box__cpu_max=quota)
+    assert cores(root) == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("-1", CPUS), ("100000", 1), ("10000", 1)])
+def test_v1_quota(root: Path, quota: str, expected: int) -> None:
+    write(
+        root,
+        {
+            "proc/self/cgroup": "1:cpu,cpuacct:/job",
+            "proc/self/mountinfo": MOUNTS_1,
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": quota,
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+        },
+    )
     assert cores(root) == expected
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import time
@@ -155,7 +154,6 @@ def test_log_shows_what_a_real_build_printed(world: World) -> None:
     assert isinstance(told[0][1], events.BuildStarted)
     assert isinstance(told[-1][1], events.BuildEnded)
     assert all(event is not None for _, event in told)
-    assert built[:10] in world.run("log", "--list").stdout
     missing = world.run("log", "--phase", "audit", code=2)
     assert "build" in missing.stderr
 
@@ -186,7 +184,6 @@ def test_history_is_a_table_and_json(world: World) -> None:
     (one,) = world.json("history")["attempts"]
     assert (one["recipe"], one["outcome"], one["attempt"]) == ("tiny", "ok", 1)
     assert world.json("history", "other")["attempts"] == []
-    assert json.loads(world.run("log", "--list", "--json").stdout)["attempts"] == [one]
 
 
 def test_history_keeps_to_eighty_columns_and_says_what_is_left_out(world: World) -> None:
@@ -203,7 +200,6 @@ def test_history_keeps_to_eighty_columns_and_says_what_is_left_out(world: World)
     assert len(done.stdout.splitlines()) == 4
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "1 older" in done.stderr
-    assert max(len(line) for line in world.run("log", "--list").stdout.splitlines()) <= 80
 
 
 def test_a_killed_build_is_told_as_killed_and_its_log_is_there(world: World) -> None:

@@ -151,7 +151,7 @@ SOURCE: dict[str, Json] = {"kind": "git", "tree": "git:" + "a" * 40, "time": 1, 
         (
             {"source": {"submodules": [{"path": "x.y", "url": "u", "commit": "a" * 40}]}},
             {"source": {"submodules": [{"path": "x.y", "url": "u", "commit": "b" * 40}]}},
-            ["submodule x.y moved aaaaaaaaaa → bbbbbbbbbb"],
+            ["submodule x.y aaaaaaaaaa → bbbbbbbbbb"],
         ),
         (
             {"patches": [{"id": "one", "sha256": "a"}, {"id": "two", "sha256": "b"}]},
@@ -180,7 +180,7 @@ SOURCE: dict[str, Json] = {"kind": "git", "tree": "git:" + "a" * 40, "time": 1, 
         (
             {"host": {"cuda": {"version": "13.0", "digest": "a"}}, "target": {"cuda": "13.0"}},
             {"host": {"cuda": {"version": "13.1", "digest": "b"}}, "target": {"cuda": "13.1"}},
-            ["CUDA toolkit 13.0 → 13.1"],
+            ["CUDA toolkit (nvcc) 13.0 → 13.1"],
         ),
         (
             {"host": {"tools": {"g++": {"version": "13.2", "digest": "a"}, "ld": {"version": "2", "digest": "a"}}}},
@@ -197,7 +197,7 @@ SOURCE: dict[str, Json] = {"kind": "git", "tree": "git:" + "a" * 40, "time": 1, 
             {"requires": {"tiny": [NEWER[0], {"name": "p1", "version": "1", "sha256": ["z"]}, NEWER[2]]}},
             [
                 "build requirement p0 1 → 2",
-                "build requirement p1: same version, other files",
+                "build requirement p1 replaced: same version, other bytes",
                 "build requirement p2 2 added",
             ],
         ),

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from builder.cli.app import App
     from builder.pipeline.builds import Attempt
-
-__all__ = ["past_lines"]
 
 _HEAD = ("", "when", "recipe", "version", "build", "try", "outcome", "took", "memory")
 _RECIPE, _VERSION, _OUTCOME = 2, 3, 6
@@ -39,6 +36,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     """Print a table of attempts, newest first."""
     from builder.pipeline import builds  # noqa: PLC0415  # after the arguments were found good
     from builder.ui.style import columns  # noqa: PLC0415
+    from builder.ui.table import table  # noqa: PLC0415
 
     root = app.config().wheelhouse
     found = builds.attempts(root, recipe=args.name)
@@ -49,18 +47,13 @@ def run(args: argparse.Namespace, app: App) -> int:
     if not found:
         app.stderr.write(f"nothing was built in {root} yet\n")
         return 0
-    for line in past_lines(shown, width=columns(app.stdout)):
+    for line in table(
+        _HEAD, [_row(one) for one in shown], width=columns(app.stdout), shrink=(_RECIPE, _VERSION, _OUTCOME)
+    ):
         app.print(line)
     if more := len(found) - len(shown):
         app.stderr.write(f"and {more} older: --limit {len(found)}\n")
     return 0
-
-
-def past_lines(found: Sequence[Attempt], *, width: int) -> list[str]:
-    """Return a table of attempts: what, how it ended and where it stopped, how long it took, its largest process."""
-    from builder.ui.table import table  # noqa: PLC0415
-
-    return table(_HEAD, [_row(one) for one in found], width=width, shrink=(_RECIPE, _VERSION, _OUTCOME))
 
 
 def _row(one: Attempt) -> tuple[str, ...]:

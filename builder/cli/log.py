@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--phase", metavar="P", help="only this phase: env, build, ...")
     what.add_argument("--events", action="store_true", help="the events instead, as JSON lines")
-    what.add_argument("--list", action="store_true", help="which attempts there are, and where their logs lie")
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     parser.add_argument("--json", action="store_true", help="print what there is as JSON: attempts and paths of logs")
 
@@ -41,10 +40,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     """Print the logs of one attempt."""
     from builder.pipeline import builds  # noqa: PLC0415  # after the arguments were found good
 
-    found = builds.attempts(app.config().wheelhouse)
-    if args.list:
-        return _list(found, app)
-    one = builds.choose(found, args.ref, failed=args.failed)
+    one = builds.choose(builds.attempts(app.config().wheelhouse), args.ref, failed=args.failed)
     if args.events:
         return _copy(one.logs / "events.jsonl", app)
     logs = _logs(one, args.phase, failed=args.failed)
@@ -96,18 +92,4 @@ def _copy(path: Path, app: App) -> int:
     with path.open(errors="replace") as stream:
         shutil.copyfileobj(stream, app.stdout)
     app.stdout.flush()
-    return 0
-
-
-def _list(found: tuple[Attempt, ...], app: App) -> int:
-    from builder.cli.history import past_lines  # noqa: PLC0415
-    from builder.ui.style import columns  # noqa: PLC0415
-
-    if app.args.json:
-        app.print_json({"attempts": [one.as_json() for one in found]})
-        return 0
-    for number, line in enumerate(past_lines(found, width=columns(app.stdout) - 5)):
-        app.print(f"{f'^{number}' if number else 'ref':<5}{line}")
-    if found:
-        app.stderr.write(f"logs lie in {found[0].logs.parent.parent.parent}/<build>/logs/<try>\n")
     return 0

@@ -123,7 +123,7 @@ def estimate(wheelhouse: Path, recipe: str, outputs: Sequence[str]) -> int | Non
     """
     newest = attempts(wheelhouse, recipe=recipe)
     took = [[one.built_ms[output] for one in newest if output in one.built_ms][:_SAMPLE] for output in outputs]
-    return round(sum(map(statistics.median, took)) / 1000) if took and all(took) else None
+    return round(sum(statistics.median(one) for one in took) / 1000) if took and all(took) else None
 
 
 def _outcome(end: events.BuildEnded | None, alive: Callable[[], bool]) -> Outcome:
@@ -162,7 +162,7 @@ def _none(summary: str, there: Sequence[Attempt]) -> UsageError:
         summary,
         cause="\n".join(["there are:", *rows[:8], *more]) if rows else "nothing was built in this wheelhouse yet",
         help="a REF is the start of a fingerprint, or ^1 for the newest attempt",
-        run=("spark-build log --list",) if rows else ("spark-build recipe NAME",),
+        run=("spark-build history",) if rows else ("spark-build recipe NAME",),
     )
 
 
