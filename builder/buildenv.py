@@ -154,7 +154,7 @@ def _packages(text: str, output: str) -> list[Locked]:
             raise RecipeError(
                 "requirement-url",
                 f"a build requirement of {output} has no version and hash on an index",
-                cause=proc.scrubbed(block.splitlines()[0].rstrip(" \\")) if block else "uv printed nothing",
+                cause=block.splitlines()[0].rstrip(" \\") if block else "uv printed nothing",
                 help="name a released version instead: build.requires-remove and build.requires-add of the recipe",
             )
         found.append(Locked(name=normalised(head[1]), version=head[2], sha256=hashes))
@@ -278,7 +278,7 @@ def _retold(text: str, output: str, *, locked: bool, offline: bool = False) -> S
         summary = "build requirements of {} aren't at hand" if offline else "the index lost what is locked for {}"
         made = SourceError
     advice, run = _ADVICE.get(code, _CHANGE)
-    return made(code, summary.format(output), cause=proc.scrubbed(text.strip()), help=advice, run=run)
+    return made(code, summary.format(output), cause=text.strip(), help=advice, run=run)
 
 
 _FACTS = """

@@ -36,9 +36,25 @@ __all__ = [
     "SparkError",
     "UsageError",
     "WheelhouseError",
+    "scrubbed",
 ]
 
 FOUND_WORK = 10
+
+
+def scrubbed(text: str) -> str:
+    """Return `text` without what is secret in the URLs that it names: logins, and values of a query such as ``?token=``.
+
+    An SSH user is no secret (``ssh://git@host``).
+    """
+    if "://" not in text:
+        return text
+    import re  # noqa: PLC0415  # few texts have any
+
+    text = re.sub(r"(\bssh://[^/\s:@]+):[^/\s'\"]+(?=@)", r"\1", text)
+    text = re.sub(r"(?<!\bssh://)(?<=://)[^/\s'\"?#]+@", "", text)
+    named = r"[?&;][\w.-]*(?:token|key|secret|passw|auth|sig|credential)[\w.-]*="
+    return re.sub(rf"({named})[^&\s'\"#]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 class SparkError(Exception):
@@ -46,6 +62,7 @@ class SparkError(Exception):
 
     `code` is a stable slug (``ref-missing``) that scripts may match on; `summary` is one line without a full stop;
     `cause` says what was found and what was wanted; `help` says how to go on in words; `run` holds complete commands.
+    None of them holds the secrets of a URL.
     """
 
     exit_code: ClassVar[int] = 70
@@ -59,12 +76,12 @@ class SparkError(Exception):
         help: str = "",
         run: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(summary)
+        super().__init__(scrubbed(summary))
         self.code = code
-        self.summary = summary
-        self.cause = cause
-        self.help = help
-        self.run = run
+        self.summary = scrubbed(summary)
+        self.cause = scrubbed(cause)
+        self.help = scrubbed(help)
+        self.run = tuple(map(scrubbed, run))
 
     def as_json(self) -> dict[str, object]:
         """Return what ``--json`` prints for this error."""

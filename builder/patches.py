@@ -45,10 +45,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What became of the candidates. `files` holds the touched files as the patches leave them."""
+    """What became of the candidates. `files` holds the `touched` files as the patches leave them; one may be deleted."""
 
     applied: tuple[AppliedPatch, ...]
     skipped: tuple[str, ...]
+    touched: tuple[str, ...]
     files: Mapping[str, bytes]
 
 
@@ -70,7 +71,7 @@ def evaluate(
         bench = Path(folder)
         applied, skipped, paths = _tried(candidates, bench, lambda _one, path: _place(bench / path, read(path)), env)
         files = {path: (bench / path).read_bytes() for path in paths if (bench / path).is_file()}
-    return Evaluation(applied=applied, skipped=skipped, files=files)
+    return Evaluation(applied=applied, skipped=skipped, touched=paths, files=files)
 
 
 def apply(candidates: Sequence[Candidate], tree: Path, *, env: Mapping[str, str]) -> None:

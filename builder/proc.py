@@ -18,7 +18,6 @@ import contextlib
 import errno
 import functools
 import os
-import re
 import selectors
 import shutil
 import signal
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Finished", "capture", "run", "scrubbed"]
+__all__ = ["Finished", "capture", "run"]
 
 PROGRAM = "spark-build-enter"
 
@@ -161,11 +160,6 @@ class _Lines:
 @dataclass(slots=True)
 class _Usage:
     peak_bytes: int = 0
-
-
-def scrubbed(text: str) -> str:
-    """Return what a program printed, without credentials in the URLs that it names."""
-    return re.sub(r"(?<=://)[^/\s@'\"]+@", "", text)
 
 
 def _start(

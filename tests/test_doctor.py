@@ -467,6 +467,7 @@ def test_the_largest_unit_of_the_recipes_counts(subject: Subject) -> None:
 def test_a_cgroup_that_takes_memory_away_is_told(subject: Subject) -> None:
     meminfo(subject, total=121 * GIB, available=110 * GIB)
     setting(subject, "proc/self/cgroup", "0::/box")
+    setting(subject, "proc/self/mountinfo", "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw")
     setting(subject, "sys/fs/cgroup/box/memory.max", str(16 * GIB))
     setting(subject, "sys/fs/cgroup/box/memory.current", str(GIB))
     memory, limit = room.memory(subject)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
+KEY = "0123456789ab"
+BORROWED, FETCHED = f"borrowed-{KEY}.git", f"fetched-{KEY}.git"
 
 
 def candidate(kind: gc.Kind, name: str, days: float, **more: Any) -> Candidate:  # noqa: ANN401  # passed on
@@ -36,7 +38,7 @@ def test_scratch_goes_when_no_run_can_be_at_it_any_more() -> None:
         candidate("scratch", "old", 2),
         candidate("scratch", "sure", 0, finished=True),
     ]
-    assert gone(Policy(), *some) == {"old", "sure"}
+    assert gone(Policy(), *some) == gone(Policy(older_than_s=0), *some) == {"old", "sure"}
 
 
 def test_trees_go_when_finished_or_old_and_never_under_a_build() -> None:
@@ -71,6 +73,8 @@ def test_sources_go_only_when_asked_for_and_unused() -> None:
     some.append(candidate("mirror", "borrowed", 40, in_use="a build tree borrows from it"))
     assert gone(Policy(), *some) == set()
     assert gone(Policy(sources=True), *some) == {"a", "m"}
+    some.append(candidate("archive", "being unpacked", 0.5))
+    assert gone(Policy(sources=True, older_than_s=0), *some) == {"a", "m", "b"}
 
 
 # --- with real files
@@ -186,7 +190,7 @@ def test_a_tree_that_was_taken_up_after_the_decision_stays(house: World) -> None
 def test_what_a_killed_gc_left_goes_with_the_next(house: World) -> None:
     for place in (house.wheelhouse / "builds", house.root / "sources" / "git"):
         place.mkdir(parents=True, exist_ok=True)
-        _made(place / ".gc-0123")
+        _made(place / f".gc-{'0123' * 4}")
     house.run("gc")
     assert not list(house.root.rglob(".gc-*"))
 
@@ -250,19 +254,84 @@ def test_wheels_of_older_builds_go_with_their_flag_and_the_index_follows(house: 
 def test_a_mirror_stays_while_a_tree_borrows_from_it_or_a_fetch_holds_it(house: World) -> None:
     git = house.root / "sources" / "git"
     git.mkdir(parents=True)
-    for name in ("borrowed", "fetched", "free"):
-        house.git(git, "init", "-q", "--bare", f"{name}.git")
-        aged(git / f"{name}.git", 90)
+    for name in (BORROWED, FETCHED, f"free-{KEY}.git"):
+        house.git(git, "init", "-q", "--bare", name)
+        aged(git / name, 90)
     path = tree(house, "a" * 64, days=1, status="failed")
-    house.git(path / "src", "clone", "-q", "--shared", str(git / "borrowed.git"), "nested")
-    with (git / "fetched.lock").open("w") as lock:
+    house.git(path / "src", "clone", "-q", "--shared", str(git / BORROWED), "nested")
+    with (git / FETCHED).with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         house.run("gc")
         assert len(list(git.glob("*.git"))) == 3
         house.run("gc", "--sources")
-        assert {one.name for one in git.glob("*.git")} == {"borrowed.git", "fetched.git"}
+        assert {one.name for one in git.glob("*.git")} == {BORROWED, FETCHED}
     house.run("gc", "--sources")
-    assert {one.name for one in git.glob("*.git")} == {"borrowed.git"}
+    assert {one.name for one in git.glob("*.git")} == {BORROWED}
+
+
+def test_only_what_has_a_name_of_ours_and_is_no_link_is_ours(house: World) -> None:
+    builds, sources = house.wheelhouse / "builds", house.root / "sources"
+    theirs = house.root / "theirs"
+    for folder in (theirs / "logs" / "1", theirs / "src", builds / "notes", builds / ".mine", builds / ("A" * 64)):
+        folder.mkdir(parents=True)
+    for folder in (sources / "git" / "mine.git", sources / "files" / "manuals", sources / "files" / "x", sources / "v"):
+        folder.mkdir(parents=True)
+    kept = [builds / "notes", builds / ".mine", builds / ("A" * 64), *(sources / "files").iterdir(), sources / "v"]
+    for folder in (theirs, theirs / "src", theirs / "logs" / "1", *kept, sources / "git" / "mine.git"):
+        (folder / "file.part").write_text("mine")
+    for link in ("x", "c" * 64, ".fetch-abc", f".gc-{'0' * 16}"):
+        (builds / link).symlink_to(theirs)
+    for place, link in (("git", f"a-{KEY}.git"), ("files", "d" * 64), (".", "uv")):
+        (sources / place / link).symlink_to(theirs)
+    whole = tree(house, "e" * 64, days=1, status="failed")
+    shutil.rmtree(whole / "logs")
+    (whole / "logs").symlink_to(theirs / "logs")
+    aged(house.root / "sources", 900)
+    aged(builds, 900)
+    aged(theirs, 900)
+    before = sorted(house.root.rglob("*"))
+    assert house.json("gc", "--keep-builds", "0", "--older-than", "0s", "--sources")["items"] == []
+    assert [path for path in before if not path.exists()] == []
+
+
+def test_what_a_running_download_or_plan_writes_stays_whatever_was_asked_for(house: World) -> None:
+    builds, files = house.wheelhouse / "builds", house.root / "sources" / "files"
+    for folder in (builds / ".lock-abc", builds / ".patches-x_1", files / ".incoming" / ("0" * 32), files / ("a" * 64)):
+        folder.mkdir(parents=True)
+        (folder / "x.part").write_text("half")
+    words = ("gc", "--older-than", "0s", "--sources")
+    assert house.json(*words)["freed_bytes"] == 0
+    aged(files, 2)  # the folder isn't written to while the file in it grows
+    os.utime(files / ".incoming" / ("0" * 32) / "x.part")
+    house.run(*words)
+    assert (files / ".incoming" / ("0" * 32) / "x.part").exists()
+    assert not (files / ("a" * 64)).exists()
+    aged(builds, 2)
+    house.run(*words)
+    assert list(builds.iterdir()) == []
+
+
+def test_the_tree_of_a_build_that_was_killed_after_its_publish_goes(house: World) -> None:
+    with kit.opened(house.wheelhouse) as opened:
+        kit.publish(opened, [kit.wheel(house.root / "dist", "tiny")], fingerprint="a" * 64)
+    stored, other = tree(house, "a" * 64, days=0.1), tree(house, "b" * 64, days=0.1)
+    house.run("gc")
+    assert {entry.name for entry in stored.iterdir()} == {"logs"}
+    assert (other / "src").exists()
+
+
+def test_the_cache_of_uv_goes_as_a_whole_and_never_under_a_running_uv(house: World) -> None:
+    cache = house.root / "sources" / "uv"
+    (cache / "wheels-v5").mkdir(parents=True)
+    (cache / "wheels-v5" / "x").write_bytes(b"x" * 5000)
+    (cache / ".lock").touch()
+    aged(cache, 40)
+    assert house.json("gc")["freed_bytes"] == 0
+    with (cache / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert house.json("gc", "--sources")["freed_bytes"] == 0
+    (row,) = house.json("gc", "--sources")["items"]
+    assert (row["kind"], row["path"], cache.exists()) == ("cache", str(cache), False)
 
 
 def test_archives_go_by_their_last_use(house: World) -> None:

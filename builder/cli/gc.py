@@ -19,13 +19,15 @@ EXAMPLES = """\
 examples:
   spark-build gc --dry-run                          what would go, and how much it takes
   spark-build gc                                    scratch, old build trees, logs beyond the newest
-  spark-build gc --older-than 7d --sources          archives and mirrors, too; they are fetched again when needed
+  spark-build gc --older-than 7d --sources          what can be fetched again, too
   spark-build gc --wheels --keep-builds 2           of each output the two newest wheels stay
 
 Without flags nothing goes that couldn't be had back at once: what killed runs left, trees of finished builds,
 unfinished ones that nobody resumed for so long, and logs beyond those of the newest attempts of each recipe.
 Never: what a running build uses, the newest wheel of an output, a wheel that a channel other than `local`
-names, or one that was built elsewhere."""
+names, or one that was built elsewhere. Scratch and sources of the last day stay whatever --older-than says: a
+run may be at them. uv's cache goes as a whole, when no uv runs and nothing came in for so long; a cache that
+UV_CACHE_DIR names is yours: `uv cache prune`. Files with other names than spark-build's are never touched."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than", default="30d", metavar="AGE", help="for trees, wheels, sources: unused so long (30d)"
     )
     parser.add_argument("--wheels", action="store_true", help="superseded wheels, too: only a build brings them back")
-    parser.add_argument("--sources", action="store_true", help="archives and git mirrors, too")
+    parser.add_argument("--sources", action="store_true", help="archives, git mirrors and uv's cache, too")
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
             stack.enter_context(locks.held(root / "locks" / "gc", timeout_s=0))
-        found = growth.collect(root, sources=config.sources)
+        found = growth.collect(root, sources=config.sources, stored=_stored(app, root))
         decisions, failed = gc.decide(found, policy, now=app.clock()), tuple[str, ...]()
         if not args.dry_run:
             decisions, failed = gc.sweep(decisions, root, remove_wheel=Path.unlink)
@@ -82,6 +84,17 @@ def _policy(args: argparse.Namespace) -> Policy:
     except ValueError as error:
         raise UsageError("usage", f"--older-than {args.older_than}: {error}") from error
     return Policy(keep_builds=args.keep_builds, older_than_s=older, wheels=args.wheels, sources=args.sources)
+
+
+def _stored(app: App, root: Path) -> frozenset[str]:
+    """Return the fingerprints whose wheels are stored: their trees are finished, also where a kill came between."""
+    from builder.wheelhouse import Wheelhouse  # noqa: PLC0415
+
+    try:
+        with Wheelhouse.open(root, clock=app.clock, create=False) as house:
+            return frozenset(one.fingerprint for one in house.list_wheels() if one.path.is_file())
+    except SparkError:  # so full a disk, so damaged a catalogue: what the trees say themselves is enough to begin with
+        return frozenset()
 
 
 def _wheels(args: argparse.Namespace, app: App, root: Path, policy: Policy) -> tuple[Decision, ...]:
@@ -118,7 +131,7 @@ def _print(decisions: Sequence[Decision], args: argparse.Namespace, app: App) ->
         if not mine:
             continue
         app.print(f"{show_bytes(gc.total(mine)):>9}  {len(mine)} {what}")
-        if kind in {"tree", "wheel", "archive", "mirror"}:
+        if kind in {"tree", "wheel", *gc.SOURCES}:
             for one in mine:
                 app.print(f"{show_bytes(one.candidate.size):>13}  {one.candidate.path} ({one.why})")
     app.print(f"{show_bytes(gc.total(decisions)):>9}  {'would be freed' if args.dry_run else 'freed'}")

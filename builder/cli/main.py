@@ -13,7 +13,7 @@ import signal
 import sys
 
 from builder import __version__
-from builder.errors import Interrupted, SparkError, UsageError
+from builder.errors import Interrupted, SparkError, UsageError, scrubbed
 
 TYPE_CHECKING = False  # `typing` is a tenth of what --help costs
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _fail(error: SparkError, words: Sequence[str]) -> int:
     from builder.ui import failure  # noqa: PLC0415  # screens cost start-up time
 
     if isinstance(error, Interrupted) and not error.run:
-        error.run = (shlex.join(["spark-build", *words]),)  # it goes on where it was stopped
+        error.run = (shlex.join(["spark-build", *map(scrubbed, words)]),)  # it goes on where it was stopped
     failure.show(
         error,
         stdout=sys.stdout,

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.errors import HostError
 from builder.host import packages, programs
 from builder.host.digests import combined
 from builder.stages import Tool
@@ -70,7 +71,11 @@ def libc() -> str:
 
 def _plain(name: str, path: Path, digests: Digests, env: Mapping[str, str]) -> Tool:
     digest = digests.sha256(path)
-    text = digests.answer(f"{name} --version {digest}", lambda: programs.ask([path, "--version"], env))
+    if programs.is_script(path):  # may stand before anything: its own bytes say nothing, and what it answers counts
+        text = programs.ask([path, "--version"], env)
+        digest = combined([("program", digest), ("answer", text)])
+    else:
+        text = digests.answer(f"{name} --version {digest}", lambda: programs.ask([path, "--version"], env))
     return Tool(name=name, version=programs.version_in(text), path=str(path), digest=digest)
 
 
@@ -145,7 +150,10 @@ def _rustc(digests: Digests, env: Mapping[str, str]) -> Tool | None:
     settings = home / "settings.toml"
     chosen = settings.read_text(errors="replace") if settings.is_file() else ""
     question = f"rustc {digests.sha256(driver)} {home} {chosen}"
-    root = Path(digests.answer(f"{question} sysroot", lambda: programs.ask([driver, "--print", "sysroot"], env)))
+    try:
+        root = Path(digests.answer(f"{question} sysroot", lambda: programs.ask([driver, "--print", "sysroot"], env)))
+    except HostError:  # rustup without a toolchain: as good as none, and the floors say what to do
+        return None
     real = root / "bin" / "rustc"
     if not real.is_file():
         return _plain("rustc", driver, digests, env)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["ASIDE", "KINDS", "Candidate", "Decision", "Kind", "Policy", "decide", "last_used", "sweep", "total"]
+__all__ = ["ASIDE", "KINDS", "Candidate", "Decision", "Kind", "Policy", "decide", "last_used", "lock_of", "sweep", "total"]
 
-Kind = Literal["scratch", "tree", "log", "wheel", "archive", "mirror"]
+Kind = Literal["scratch", "tree", "log", "wheel", "archive", "mirror", "cache"]
 
 #: In the order in which they are shown, with what they are.
 KINDS: dict[Kind, str] = {
@@ -32,12 +32,16 @@ KINDS: dict[Kind, str] = {
     "wheel": "superseded wheels",
     "archive": "source archives",
     "mirror": "git mirrors",
+    "cache": "cache of uv, which keeps the packages of build environments",
 }
+
+#: What can be fetched again.
+SOURCES = frozenset[Kind](["archive", "mirror", "cache"])
 
 ASIDE = ".gc-"
 
-#: What is younger may belong to a run that is still at it.
-SCRATCH_S = 86_400.0
+#: What is younger may belong to a run that is still at it, whatever was asked for.
+BUSY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,7 @@ def _decide(one: Candidate, rank: int, policy: Policy, age_s: float) -> Decision
     flag = ""
     if one.kind == "wheel" and not policy.wheels:
         flag = "--wheels"
-    elif one.kind in {"archive", "mirror"} and not policy.sources:
+    elif one.kind in SOURCES and not policy.sources:
         flag = "--sources"
     why = f"goes with {flag}" if flag else "finished" if one.finished else "old"
     return Decision(candidate=one, remove=not flag, why=why, flag=flag)
@@ -113,12 +117,13 @@ def _decide(one: Candidate, rank: int, policy: Policy, age_s: float) -> Decision
 
 def _kept(one: Candidate, rank: int, policy: Policy, age_s: float) -> str:
     """Return why a candidate stays whatever was asked for, or an empty text."""
-    young = "used lately" if age_s < policy.older_than_s else ""
+    least = BUSY_S if one.kind in SOURCES else 0.0  # a build reads them without a lock
+    young = "used lately" if age_s < max(least, policy.older_than_s) else ""
     match one.kind:
         case "scratch" | "tree" if one.finished:
             return ""
         case "scratch":
-            return "may be in use" if age_s < min(SCRATCH_S, policy.older_than_s) else ""
+            return "may be in use" if age_s < BUSY_S else ""
         case "log":
             return f"one of the {policy.keep_builds} newest" if rank < policy.keep_builds else ""
         case "wheel" if rank < max(1, policy.keep_builds):  # the newest of an output stays whatever was asked for
@@ -167,8 +172,8 @@ def _remove(one: Candidate, root: Path, remove_wheel: Callable[[Path], None]) ->
                     return False
                 _discard(one.path, root / "builds")
                 _drop_empty(tree)
-        case "mirror":
-            with _mirror_held(one.path) as mine:
+        case "mirror" | "cache":
+            with _user_lock(lock_of(one)) as mine:
                 if not mine or last_used(one.path) > one.used:
                     return False
                 _discard(one.path, one.path.parent)
@@ -200,10 +205,15 @@ def _held(lock: Path) -> Iterator[bool]:
         yield True
 
 
+def lock_of(one: Candidate) -> Path:
+    """Return the file that whoever uses a mirror or a cache holds: beside the mirror, in uv's cache."""
+    return one.path / ".lock" if one.kind == "cache" else one.path.with_suffix(".lock")
+
+
 @contextlib.contextmanager
-def _mirror_held(mirror: Path) -> Iterator[bool]:
-    """Hold a mirror's lock, the file beside it that `source.mirror` takes, unless somebody else does."""
-    with mirror.with_suffix(".lock").open("a") as lock:
+def _user_lock(file: Path) -> Iterator[bool]:
+    """Hold the lock of `lock_of` unless somebody else does; give whether we do."""
+    with file.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.pipeline import builds
-from builder.pipeline.gc import ASIDE, Candidate, last_used
+from builder.pipeline.gc import ASIDE, Candidate, last_used, lock_of
+from builder.values import replace
 from builder.wheel.read import parse_name
 from builder.wheelhouse import locks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from builder.wheelhouse import Wheelhouse
@@ -24,10 +27,23 @@ __all__ = ["collect", "wheels"]
 #: What a reindex leaves in the wheelhouse when it is killed.
 _UNFINISHED = ("catalog.new.sqlite3*", "catalog.sqlite3.making*")
 
+#: The names that spark-build gives to folders.
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MIRROR = re.compile(r".+-[0-9a-f]{12}\.git")
+_KEY = re.compile(r"[0-9a-f]{32}")
+_SCRATCH = re.compile(r"\.(fetch|lock|patches|scratch)-\w+")
+_ASIDE = re.compile(rf"{re.escape(ASIDE)}[0-9a-f]{{16}}")
+_NUMBER = re.compile(r"[0-9]+")
+_UV = re.compile(r"uv")
 
-def collect(root: Path, *, sources: Path) -> tuple[Candidate, ...]:
-    """Return all but the wheels, of the wheelhouse `root` and the sources. Opens no catalogue: it may be full."""
-    trees = list(_trees(root))
+
+def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[Candidate, ...]:
+    """Return all but the wheels, of the wheelhouse `root` and the sources; `stored` are fingerprints that are finished.
+
+    Opens no catalogue: it may be full. Only what spark-build could have made counts: real folders and files, never links,
+    with names of its own.
+    """
+    trees = list(_trees(root, stored))
     kept = [one.path for one in trees]
     return (
         *_scratch(root, sources),
@@ -60,28 +76,36 @@ def wheels(house: Wheelhouse) -> tuple[Candidate, ...]:
 
 
 def _scratch(root: Path, sources: Path) -> Iterator[Candidate]:
-    places = [
-        *((root / "builds", pattern) for pattern in (".fetch-*", ".lock-*", ".patches-*", ".scratch-*")),
-        *((root, pattern) for pattern in _UNFINISHED),
-        (sources / "files" / ".incoming", "*"),
-        (sources / "files", "*/*.part"),
+    archives = _folders(sources / "files", _SHA256)
+    left = [
+        *_folders(root / "builds", _SCRATCH),
+        *_folders(sources / "files" / ".incoming", _KEY),
+        *(path for pattern in _UNFINISHED for path in root.glob(pattern)),
+        *(path for folder in archives for path in folder.glob("*.part")),
     ]
-    for folder, pattern in places:
-        for path in folder.glob(pattern):
-            yield Candidate(kind="scratch", path=path, size=_size(path), used=_used(path))
-    for folder in (root / "builds", sources / "files", sources / "git", root):
-        for path in folder.glob(f"{ASIDE}*"):  # a gc was killed after its decision
-            yield Candidate(kind="scratch", path=path, size=_size(path), used=_used(path), finished=True)
+    for path in left:
+        if not path.is_symlink():
+            yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path))
+    for folder in (root / "builds", sources, sources / "git", sources / "files", sources / "files" / ".incoming"):
+        for path in _folders(folder, _ASIDE):  # a gc was killed after its decision
+            yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path), finished=True)
+
+
+def _folders(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """Return the real folders in `folder` whose names are ours; what else lies there is somebody's own."""
+    if not folder.is_dir():
+        return []
+    found = sorted(path for path in folder.iterdir() if names.fullmatch(path.name))
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 def _builds(root: Path) -> Iterator[Path]:
-    if (root / "builds").is_dir():
-        for path in sorted((root / "builds").iterdir()):
-            if path.is_dir() and not path.name.startswith("."):
-                yield path
+    for path in _folders(root / "builds", _SHA256):
+        if not (path / "logs").is_symlink():
+            yield path
 
 
-def _trees(root: Path) -> Iterator[Candidate]:
+def _trees(root: Path, stored: Container[str]) -> Iterator[Candidate]:
     for path in _builds(root):
         entries = [entry for entry in path.iterdir() if entry.name != "logs"]
         if not entries:
@@ -94,8 +118,10 @@ def _trees(root: Path) -> Iterator[Candidate]:
             size=sum(_size(entry) for entry in entries),
             used=last_used(path),
             in_use="is being built" if held else "",
-            # Without its marks it can't be resumed: a gc was killed in it.
-            finished=(newest is not None and newest.outcome == "ok") or not (path / "state").exists(),
+            # Killed after its publish it is stored; without its marks it can't be resumed: a gc was killed in it.
+            finished=path.name in stored
+            or (newest is not None and newest.outcome == "ok")
+            or not (path / "state").exists(),
         )
 
 
@@ -111,8 +137,8 @@ def _logs(root: Path) -> Iterator[Candidate]:
         held = locks.is_held(root / "locks" / path.name)
         resumable = any(entry.name != "logs" for entry in path.iterdir())
         known = {one.logs: one for one in _attempts(root, path)}
-        folders = [one for one in (path / "logs").glob("*") if one.is_dir()]
-        last = max(folders, key=lambda one: int(one.name) if one.name.isdigit() else 0, default=None)
+        folders = _folders(path / "logs", _NUMBER)
+        last = max(folders, key=lambda one: int(one.name), default=None)
         for folder in folders:
             attempt = known.get(folder)
             yield Candidate(
@@ -126,20 +152,17 @@ def _logs(root: Path) -> Iterator[Candidate]:
 
 
 def _sources(sources: Path, trees: list[Path]) -> Iterator[Candidate]:
-    for path in (sources / "files").glob("*"):
-        if not path.name.startswith("."):
-            yield Candidate(kind="archive", path=path, size=_size(path), used=last_used(path))
-    mirrors = [path for path in (sources / "git").glob("*.git") if not path.name.startswith(".")]
+    for path in _folders(sources / "files", _SHA256):
+        yield Candidate(kind="archive", path=path, size=_size(path), used=last_used(path))
+    mirrors = _folders(sources / "git", _MIRROR)
     borrowed = _borrowed(trees) if mirrors else set()
     for path in mirrors:
-        in_use = "a build tree borrows from it" if os.path.realpath(path) in borrowed else ""
-        yield Candidate(
-            kind="mirror",
-            path=path,
-            size=_size(path),
-            used=last_used(path),
-            in_use=in_use or ("is being fetched" if _fetched_now(path) else ""),
-        )
+        one = Candidate(kind="mirror", path=path, size=_size(path), used=last_used(path))
+        lent = "a build tree borrows from it" if os.path.realpath(path) in borrowed else ""
+        yield replace(one, in_use=lent or _held_now(one))
+    for path in _folders(sources, _UV):
+        one = Candidate(kind="cache", path=path, size=_size(path), used=last_used(path))
+        yield replace(one, in_use=_held_now(one))
 
 
 def _borrowed(trees: list[Path]) -> set[str]:
@@ -158,15 +181,15 @@ def _borrowed(trees: list[Path]) -> set[str]:
     return found
 
 
-def _fetched_now(mirror: Path) -> bool:
+def _held_now(one: Candidate) -> str:
     try:
-        with mirror.with_suffix(".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with lock_of(one).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return "is being used"
     except FileNotFoundError:
-        return False
-    return False
+        pass
+    return ""
 
 
 def _used(path: Path) -> float:
@@ -182,7 +205,10 @@ def _size(path: Path) -> int:
     while pending:
         place = pending.pop()
         try:
-            found += os.lstat(place).st_blocks * 512  # a build tree has 100,000 of them
+            status = os.lstat(place)
+            found += status.st_blocks * 512  # a build tree has 100,000 of them
+            if not stat.S_ISDIR(status.st_mode):
+                continue
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):

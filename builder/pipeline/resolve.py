@@ -163,8 +163,8 @@ def _patched(path: str, basis: Basis, candidates: Sequence[patches.Candidate]) -
         from builder import patches  # noqa: PLC0415
 
         tried = patches.evaluate(candidates, basis.facts.read, scratch=basis.world.builds, env=basis.world.env)
-        if path in tried.files:
-            return tried.files[path]
+        if path in tried.touched:  # or deleted
+            return tried.files.get(path)
     return basis.facts.read(path)
 
 

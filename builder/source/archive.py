@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from builder.digest import sha256_bytes, sha256_file
 from builder.errors import SourceError
 from builder.recipe.interpolate import expand
-from builder.source.place import without_credentials, write_atomic
+from builder.source.place import without_credentials, without_login, write_atomic
 from builder.stages import Pin
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def _key(url: str) -> str:
-    return sha256_bytes(without_credentials(url).encode())[:32]
+    return sha256_bytes(without_login(url).encode())[:32]
 
 
 def keep(url: str, sources: Sources, *, sha256: str | None) -> dict[str, Any]:

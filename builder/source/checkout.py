@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from builder.source.mirror import Mirror
     from builder.source.place import Sources
 
-__all__ = ["DESCRIBE", "describe", "lay_out", "name", "repository", "settle", "version_of"]
+__all__ = ["DESCRIBE", "describe", "inside", "lay_out", "name", "repository", "settle", "version_of"]
 
 #: The words that setuptools-scm uses, the tool which most projects take their version from; with the whole commit, since
 #: how much of it git shows depends on how many objects it happens to have.
@@ -99,17 +99,39 @@ def name(mirror: Mirror, dest: Path, commit: str, described: str | None) -> None
         )
 
 
+def inside(top: Path, link: str) -> None:
+    """Raise SourceError ``link-outside`` when a link below `top` leads to something outside of it.
+
+    Of a link only its text is part of a source's digest: what lies outside would change, and nobody see it.
+    """
+    real, text = os.path.realpath(link), os.readlink(link)  # noqa: PTH115  # hundreds of them
+    within = real == os.path.realpath(top) or real.startswith(os.path.join(os.path.realpath(top), ""))  # noqa: PTH118
+    if (within and not text.startswith("/")) or not os.path.exists(real):  # noqa: PTH110
+        return
+    name = os.path.relpath(link, top)
+    raise SourceError(
+        "link-outside",
+        f"the link {name} leads out of the source, to {text}",
+        cause="what lies there isn't part of the source, so nobody would see when it changes",
+        help=f"put a copy in the place of {name}, or take the link out of the source",
+        run=(f"ls -l {link}",),
+    )
+
+
 def settle(folder: Path, epoch: int) -> None:
     """Give every file mode 644 or 755 and every time stamp `epoch`, whatever umask and time zone made them.
 
-    Ninja and setuptools compare times, and modes get into wheels. Git's own folders are left alone.
+    Ninja and setuptools compare times, and modes get into wheels. Git's own folders are left alone. Raises SourceError
+    ``link-outside`` as `inside` does.
     """
     for root, folders, files in os.walk(folder):
         folders[:] = [entry for entry in folders if entry != ".git"]
         for entry in (*files, *folders):
             path = os.path.join(root, entry)  # noqa: PTH118  # 50,000 of them
             mode = os.lstat(path).st_mode
-            if not stat.S_ISLNK(mode):
+            if stat.S_ISLNK(mode):
+                inside(folder, path)
+            else:
                 os.chmod(path, 0o755 if stat.S_ISDIR(mode) or mode & 0o100 else 0o644)  # noqa: PTH101
             os.utime(path, (epoch, epoch), follow_symlinks=False)
     folder.chmod(0o755)

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 from builder.digest import sha256_file
 from builder.errors import SourceError
 from builder.events import Fetching
-from builder.proc import scrubbed
 from builder.source import login
-from builder.source.place import locked, without_credentials
+from builder.source.place import locked, revealed, without_credentials, without_login
 from builder.values import dataclass
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def _tried(action: Callable[[], T], url: str, sources: Sources) -> T:
     raise SourceError(
         "unreachable",
         f"{without_credentials(url)} can't be reached",
-        cause=scrubbed(str(cause)),
+        cause=str(cause),
         help="with what is at hand: --offline; through another host: [mirrors] in the configuration",
         run=(f"spark-build fetch {sources.recipe}",),
     ) from last
@@ -157,7 +156,7 @@ def _transfer(url: str, part: Path, sources: Sources) -> int:
 
 
 def _opened(url: str, sources: Sources, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # http or file
-    plain = without_credentials(url)
+    plain, url = without_credentials(url), revealed(url)
     scheme = urlsplit(plain).scheme
     if scheme not in {"http", "https", "file"}:
         raise SourceError("url-scheme", f"{plain}: only http, https and file can be fetched")
@@ -167,7 +166,7 @@ def _opened(url: str, sources: Sources, headers: Mapping[str, str]) -> Any:  # n
             f"{plain} isn't at hand, and --offline forbids to fetch it",
             run=(f"spark-build fetch {sources.recipe}",),
         )
-    request = urllib.request.Request(plain, headers={"User-Agent": "spark-build", **headers})  # noqa: S310  # checked above
+    request = urllib.request.Request(without_login(url), headers={"User-Agent": "spark-build", **headers})  # noqa: S310  # checked above
     if authorization := login.of(url, sources):
         request.add_header("Authorization", authorization)
     try:

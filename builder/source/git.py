@@ -88,7 +88,11 @@ def _resolve(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
     if mirror.sources.offline:
         return _last_known(mirror, ref)
     patterns = (ref, f"{ref}^{{}}", f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}")
-    listed = mirror.ask(*patterns, ref=ref)
+    listed = mirror.ask(*patterns, "refs/tags/*", ref=ref)
+    tags = {name: at for name, at in listed.items() if name.startswith("refs/tags/") and not name.endswith("^{}")}
+    # A tag may be new where its commit isn't, and versions are made of tags.
+    if mirror.path.exists() and mirror.tags() != tags:
+        mirror.fetch(*HEADS)
     for name in (ref, f"refs/tags/{ref}", f"refs/heads/{ref}"):
         # An annotated tag's commit is listed under `^{}`.
         if commit := listed.get(f"{name}^{{}}") or listed.get(name):
@@ -260,7 +264,7 @@ def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
     shared with the mirror. What pull requests and patches change shows as uncommitted. No other ref of the mirror is there,
     so what a project makes of its history depends on the pin alone.
 
-    Raises SourceError ``mirror-damaged``, ``tag-moved`` or ``checkout``, HostError ``disk-full``.
+    Raises SourceError ``mirror-damaged``, ``tag-moved``, ``link-outside`` or ``checkout``, HostError ``disk-full``.
     """
     fetch(pinned, sources)
     beside = dest.with_name(f".{dest.name}.checkout")

@@ -39,13 +39,16 @@ _DAY_ONE = 315532800  # 1980, the first day that a zip can hold
 
 
 def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:
-    """Return the folder made exact. Raises SourceError ``source-folder`` or ``source-empty``."""
+    """Return the folder made exact. Raises SourceError ``source-folder``, ``source-empty`` or ``link-outside``."""
     path = base / (source.path or ".") if request.source is None else request.source
     if not path.is_dir():
         raise SourceError("source-folder", f"{path} is no folder", run=(f"ls -ld {path}",))
     files = _files(path, sources)
     if not files:
         raise SourceError("source-empty", f"{path} holds no source files", run=(f"ls -la {path}",))
+    for name in files:
+        if (path / name).is_symlink():
+            checkout.inside(path, os.fspath(path / name))
     top = _is_top(path, sources)
     time = _git(path, sources, "log", "-1", "--format=%ct", *([] if top else ["--", "."]))
     return Pin(

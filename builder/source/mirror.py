@@ -23,7 +23,7 @@ from builder.digest import sha256_bytes
 from builder.errors import HostError, SourceError
 from builder.events import Fetching
 from builder.recipe.units import show_seconds
-from builder.source.place import locked, without_credentials, write_atomic
+from builder.source.place import locked, revealed, without_credentials, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,6 +50,14 @@ _SETTINGS = {
 }
 #: A connection that gives less than 1 kB/s for a minute is dead.
 _NETWORK = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", "fetch.unpackLimit": "1", "core.fsync": "all"}
+#: The user's settings, and what git hands on to the other side of a fetch from a folder: whoever owns that, we only read.
+_GLOBAL = """\
+[include]
+	path = ~/.config/git/config
+	path = ~/.gitconfig
+[safe]
+	directory = *
+"""
 _ASK_S = 120
 _PACKS = 40
 _SCANT = 64 << 20
@@ -65,6 +73,11 @@ def environment(sources: Sources, **more: str) -> dict[str, str]:
 def asking(sources: Sources, remote: str) -> dict[str, str]:
     """Return the environment of a git that asks `remote`, which it knows as ``asked``: secrets stay off command lines."""
     env = {key: value for key, value in sources.env.items() if _PASSED.fullmatch(key)}
+    file = sources.root / "gitconfig"
+    with contextlib.suppress(OSError):  # read-only sources ask nobody
+        if not file.exists():
+            write_atomic(file, _GLOBAL.encode())
+        env = {"HOME": str(sources.root), "GIT_CONFIG_GLOBAL": str(file), **env}
     return env | _asked(_SETTINGS | _NETWORK | {"remote.asked.url": remote})
 
 
@@ -101,7 +114,7 @@ class Mirror:
     def __init__(self, url: str, sources: Sources) -> None:
         self.url = without_credentials(url)
         self.asked = url
-        self.remote = sources.mirrored(url)
+        self.remote = revealed(sources.mirrored(url))
         self.sources = sources
         self.name = self.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1]
         stem = re.sub(r"[^A-Za-z0-9]+", "-", self.name)
@@ -124,6 +137,11 @@ class Mirror:
     def commit_of(self, name: str) -> str:
         """Return the commit that `name` means in the mirror, or an empty text."""
         return self.out("rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}")
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags that the mirror has, each with its commit or object."""
+        listed = self.out("for-each-ref", "--format=%(refname)%09%(objectname)", "refs/tags")
+        return dict(line.split("\t", 1) for line in listed.splitlines())  # type: ignore[misc]
 
     @property
     def shallow(self) -> bool:
@@ -248,7 +266,7 @@ class Mirror:
         return SourceError(
             "mirror-damaged",
             f"the local mirror of {self.url} is damaged",
-            cause=proc.scrubbed(cause),
+            cause=cause,
             help="delete it, and it is fetched anew",
             run=(f"rm -rf {self.path}", f"spark-build fetch {self.sources.recipe}"),
         )
@@ -324,6 +342,6 @@ def full(place: Path) -> HostError:
 
 def reason(done: proc.Finished) -> str:
     """Return the line of git's errors that says why."""
-    lines = proc.scrubbed(done.err).strip().splitlines()
+    lines = done.err.strip().splitlines()
     told = [line for line in lines if line.startswith(("fatal:", "error:", "remote: fatal:", "ssh:"))]
     return "\n".join(told[:3]) or "\n".join(lines[-3:])

@@ -7,6 +7,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from builder.errors import scrubbed
 from builder.events import Waiting
 from builder.values import dataclass
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from builder.events import Sink
 
-__all__ = ["Sources", "locked", "without_credentials", "write_atomic"]
+__all__ = ["Sources", "locked", "revealed", "without_credentials", "without_login", "write_atomic"]
+
+#: URLs that were shown without their secrets, and as they were given: what is asked later in this process needs them.
+_GIVEN: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,20 @@ def _located(target: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Return `url` without its secret, as it may be shown and kept; an SSH user is none (``ssh://git@host``)."""
+    """Return `url` without its secrets, as it may be shown and kept."""
+    shown = scrubbed(without_login(url))
+    if shown != url:
+        _GIVEN[shown] = url
+    return shown
+
+
+def revealed(shown: str) -> str:
+    """Return the URL as it was given to this process, for a request; never to be shown or kept."""
+    return _GIVEN.get(shown, shown)
+
+
+def without_login(url: str) -> str:
+    """Return `url` without the login before its host; an SSH user is none (``ssh://git@host``)."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return url

@@ -64,6 +64,9 @@ def _known(project: str, version: str, sources: Sources) -> dict[str, Any]:
     record = sources.root / "sdists" / project / f"{version}.json"
     try:
         loaded: dict[str, Any] = json.loads(record.read_bytes())
+        there = sources.root / "files" / loaded["sha256"] / loaded["filename"]
+        if "=***" in loaded["url"] and not there.exists() and not sources.offline:
+            _ask(project, version, sources)  # the index tells the secret of the file's URL again
     except (FileNotFoundError, ValueError):
         loaded = _ask(project, version, sources)
         write_atomic(record, json.dumps(loaded).encode())

@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import SourceError
-from builder.proc import scrubbed
 from builder.source.place import without_credentials
 from builder.values import dataclass
 
@@ -170,7 +169,7 @@ def _index_of_uv(sources: Sources) -> str:
     raise SourceError(
         "index-unknown",
         "no package index is configured",
-        cause=scrubbed(done.err.strip()),
+        cause=done.err.strip(),
         help="set [index] url in the configuration, or UV_DEFAULT_INDEX",
         run=("uv pip compile --emit-index-url - </dev/null",),
     )

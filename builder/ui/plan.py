@@ -135,7 +135,7 @@ def command(request: Request, *, wheelhouse: Path | None = None) -> str:
     words += [word for flag, items in pairs for key, value in items.items() for word in (flag, f"{key}={value}")]
     switches = {"--offline": request.offline, "--relock": request.relock, "--force": request.force}
     words += [flag for flag, given in switches.items() if given]
-    return shlex.join(words)
+    return shlex.join(map(scrubbed, words))
 
 
 def _row(name: str, text: str) -> str:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from builder.errors import HostError
+from builder.errors import HostError, scrubbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def held(
     try:
         with contextlib.suppress(OSError):  # words for whoever waits; on a full disk they are missing, the lock isn't
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()}: {' '.join(sys.argv)[:200]}\n".encode(), 0)
+            os.pwrite(descriptor, f"process {os.getpid()}: {scrubbed(' '.join(sys.argv))[:200]}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
