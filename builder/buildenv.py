@@ -112,12 +112,14 @@ def resolve(  # noqa: PLR0913  # a lock depends on all of it
     scratch: Path,
     torch: Torch | None,
     offline: bool = False,
+    recipe: str = "NAME",
 ) -> EnvLock:
     """Return exact versions with hashes for `requirements`, for the interpreter `python` on this machine.
 
-    Only wheels are taken; with `offline` only what uv has in its cache. Raises RecipeError ``requirement-conflict``,
-    ``requirement-url`` or ``torch-by-accident``; SourceError ``requirement-missing``, ``requirement-offline`` or
-    ``index-unreachable``.
+    Only wheels are taken; with `offline` only what uv has in its cache. `recipe` is the word that commands in error texts
+    name. Raises RecipeError ``requirement-conflict``, ``requirement-wrong``, ``requirement-url`` or ``torch-by-accident``;
+    SourceError ``requirement-missing``, ``requirement-offline`` or ``index-unreachable``; HostError ``disk-full``,
+    ``unwritable`` or ``uv-failed``.
     """
     if not requirements:
         return EnvLock(output=output, packages=(), text="")
@@ -131,7 +133,7 @@ def resolve(  # noqa: PLR0913  # a lock depends on all of it
         words += ["--only-binary", ":all:", "--python", python, "--constraints", str(bounds), str(wanted)]
         done = proc.capture([_uv_path(), *words], env=_environment(env, index_url), cwd=Path("/"))
     if not done.ok:
-        raise _retold(done.err, output, locked=False)
+        raise _retold(done.err, output, recipe=recipe, locked=False)
     packages = tuple(_packages(done.out, output))
     own = next((one for one in packages if one.name == "torch"), None)
     if own and (torch is None or torch.folder):
@@ -173,6 +175,7 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
     on_line: Callable[[str], None],
     wheels: Sequence[Path] = (),
     torch: Torch | None = None,
+    recipe: str = "NAME",
 ) -> None:
     """Leave an environment with exactly what `lock` holds, and `wheels`, at `venv`; it works at another path, too.
 
@@ -180,50 +183,45 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
 
     One that an earlier attempt finished for the same lock is taken as it is. Files are copies: a build may write into them,
     and uv's cache must not notice. Raises SourceError ``requirement-offline``, ``requirement-hash``, ``requirement-gone``,
-    ``index-unreachable``; HostError ``disk-full``.
+    ``index-unreachable``; HostError ``disk-full``, ``unwritable`` or ``uv-failed``.
     """
     beside = torch.folder if torch else None
     stamp = venv / "spark-build.lock"
     wanted = sha256_bytes("\n".join([python, lock.text, *map(str, wheels), str(beside)]).encode())
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text() == wanted and (venv / "bin" / "python").exists():
         return
     shutil.rmtree(venv, ignore_errors=True)
     venv.parent.mkdir(parents=True, exist_ok=True)
     uv = _environment(env, index_url)
-    _must(
-        ["venv", "--quiet", "--no-project", "--relocatable", "--python", python, str(venv)],
-        uv,
-        log,
-        on_line,
-        lock.output,
-    )
+
+    def must(words: list[str]) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        lines: list[str] = []
+
+        def line(text: str) -> None:
+            lines.append(text)
+            on_line(text)
+
+        done = proc.run([_uv_path(), *words], env=uv, cwd=Path("/"), log=log, on_line=line)
+        if not done.ok:
+            text = "\n".join(lines)
+            raise _retold(text, lock.output, recipe=recipe, locked=True, offline="--offline" in words)
+
+    must(["venv", "--quiet", "--no-project", "--relocatable", "--python", python, str(venv)])
     if lock.packages:
         file = venv / "lock.txt"
         file.write_text(lock.text)
         words = ["pip", "sync", "--require-hashes", "--link-mode", "copy", "--python", str(venv / "bin" / "python")]
         words += ["--only-binary", ":all:", *(["--offline"] if offline else []), str(file)]
-        _must(words, uv, log, on_line, lock.output)
+        must(words)
     if wheels:  # our own, of recipes that this one builds on: their dependencies are the lock's business
         words = ["pip", "install", "--no-deps", "--no-index", "--offline", "--link-mode", "copy"]
         words += ["--python", str(venv / "bin" / "python"), *map(str, wheels)]
-        _must(words, uv, log, on_line, lock.output)
+        must(words)
     if beside:
         packages = next((venv / "lib").glob("python*/site-packages"))
         (packages / "existing-torch.pth").write_text(f"{beside}\n")
     stamp.write_text(wanted)
-
-
-def _must(words: list[str], env: Mapping[str, str], log: Path, on_line: Callable[[str], None], output: str) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-
-    def line(text: str) -> None:
-        lines.append(text)
-        on_line(text)
-
-    done = proc.run([_uv_path(), *words], env=env, cwd=Path("/"), log=log, on_line=line)
-    if not done.ok:
-        raise _retold("\n".join(lines), output, locked=True, offline="--offline" in words)
 
 
 def _uv_path() -> str:
@@ -242,16 +240,24 @@ def _environment(env: Mapping[str, str], index_url: str | None = None) -> dict[s
 #: What uv says, and what that is: pattern, error, slug, summary. The first that matches counts.
 _SAYINGS: tuple[tuple[str, type[SparkError], str, str], ...] = (
     (r"No space left", HostError, "disk-full", "no space left for the build environment of {}"),
+    (r"Permission denied|Read-only file system|Not a directory", HostError, "unwritable",
+     "a folder can't be written for the build environment of {}"),
     (r"[Hh]ash mismatch", SourceError, "requirement-hash", "a build requirement of {} isn't what was locked"),
-    (r"network was disabled", SourceError, "requirement-offline", "build requirements of {} aren't at hand"),
+    (r"network was disabled|Network connectivity is disabled", SourceError, "requirement-offline",
+     "build requirements of {} aren't at hand"),
     (r"Failed to fetch|error sending request|dns error|[Tt]imed? ?out|[Cc]onnect error|401 Unauthorized|403 Forbidden",
      SourceError, "index-unreachable", "the package index doesn't give what {} needs"),
     (r"was not found in the package registry|There (is|are) no versions? of", SourceError, "requirement-missing",
      "the package index lacks a build requirement of {}"),
+    (r"Couldn't parse requirement", RecipeError, "requirement-wrong", "a build requirement of {} is none"),
+    (r"No solution found", RecipeError, "requirement-conflict",
+     "the build requirements of {} can't be met together"),
 )  # fmt: skip
 
 _ADVICE: dict[str, tuple[str, tuple[str, ...]]] = {
     "disk-full": ("", ("spark-build gc",)),
+    "unwritable": ("[sources] cache in the configuration, or UV_CACHE_DIR, names another folder", ("spark-build doctor",)),
+    "uv-failed": ("mend what it names, then run again", ("spark-build doctor",)),
     "requirement-hash": ("the index gives other bytes under a name: find out which are right, then lock again",
                          ("spark-build recipe NAME --relock",)),
     "requirement-offline": ("--offline forbids to fetch them", ("spark-build fetch NAME",)),
@@ -264,10 +270,10 @@ _CHANGE = (
 )
 
 
-def _retold(text: str, output: str, *, locked: bool, offline: bool = False) -> SparkError:
+def _retold(text: str, output: str, *, recipe: str, locked: bool, offline: bool = False) -> SparkError:
     """Return uv's failure in our words, with its own as the cause; `locked` when it had exact versions to install."""
-    made: type[SparkError] = RecipeError
-    code, summary = "requirement-conflict", "the build requirements of {} can't be met together"
+    made: type[SparkError] = HostError
+    code, summary = "uv-failed", "uv failed for the build environment of {}"
     for pattern, error, slug, words in _SAYINGS:
         if re.search(pattern, text):
             made, code, summary = error, slug, words
@@ -278,6 +284,7 @@ def _retold(text: str, output: str, *, locked: bool, offline: bool = False) -> S
         summary = "build requirements of {} aren't at hand" if offline else "the index lost what is locked for {}"
         made = SourceError
     advice, run = _ADVICE.get(code, _CHANGE)
+    run = tuple(word.replace("NAME", recipe) for word in run)
     return made(code, summary.format(output), cause=text.strip(), help=advice, run=run)
 
 

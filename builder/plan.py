@@ -37,7 +37,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What would be done for one recipe. `nearest` and `changes` explain a miss; empty when nothing was built before."""
+    """What would be done for one recipe. `nearest` and `changes` explain a miss; empty when nothing was built before.
+
+    `lost` explains one for which this very build was stored before: what became of its wheels, one line each.
+    """
 
     recipe: str
     inputs: Inputs
@@ -50,6 +53,7 @@ class Plan:
     disk_bytes: int = 0
     nearest: str | None = None
     changes: tuple[Change, ...] = field(default=())
+    lost: tuple[str, ...] = ()
 
     @property
     def hits(self) -> tuple[Stored, ...]:
@@ -71,6 +75,7 @@ def make(  # noqa: PLR0913  # the plan is where everything meets
     outputs: Sequence[str],
     stored: Sequence[Stored],
     known: Sequence[Known],
+    lost: Sequence[str] = (),
     jobs: int,
     estimate_s: int | None = None,
     disk_bytes: int = 0,
@@ -89,7 +94,7 @@ def make(  # noqa: PLR0913  # the plan is where everything meets
     )
     nearest: Known | None = None
     changes: tuple[Change, ...] = ()
-    if any(step.decision == "miss" for step in steps):
+    if not lost and any(step.decision == "miss" for step in steps):
         for candidate in known:
             if candidate.fingerprint == inputs.fingerprint:
                 continue
@@ -108,4 +113,5 @@ def make(  # noqa: PLR0913  # the plan is where everything meets
         disk_bytes=disk_bytes,
         nearest=nearest.fingerprint if nearest else None,
         changes=changes,
+        lost=tuple(lost),
     )

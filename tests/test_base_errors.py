@@ -59,3 +59,24 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
     for cls in every():
         (line,) = [line for line in text.splitlines() if cls.__name__ in line.split()]
         assert str(CODES[cls.__name__]) in line.replace("/", " ").split()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("at https://bob:TOK@host/x?y=1 and so", "at https://host/x?y=1 and so"),
+        ("--repo=https://bob:T@K@host/x", "--repo=https://host/x"),
+        ("'https://TOK@host/x'", "'https://host/x'"),
+        ("https://host/x?token=TOK&v=2", "https://host/x?token=***&v=2"),
+        ("https://host/x?v=2&access_token=TOK'", "https://host/x?v=2&access_token=***'"),
+        ("https://host/x?a=1&key=TOK#part", "https://host/x?a=1&key=***#part"),
+        ("https://host/x?X-Amz-Signature=TOK", "https://host/x?X-Amz-Signature=***"),
+        ("ssh://git:TOK@host/x", "ssh://git@host/x"),
+        ("ssh://git@host/x git@host:x", "ssh://git@host/x git@host:x"),
+        ("file:///a@b/c?d=e", "file:///a@b/c?d=e"),
+        ("nobody@example.invalid ?token=here", "nobody@example.invalid ?token=here"),
+    ],
+)
+def test_no_text_of_an_error_holds_the_secrets_of_a_url(given: str, shown: str) -> None:
+    error = SparkError("x", given, cause=given, help=given, run=(given, given))
+    assert (str(error), error.summary, error.cause, error.help, error.run) == (shown,) * 4 + ((shown, shown),)

@@ -16,18 +16,18 @@ import pytest
 
 from builder import buildenv
 from builder.errors import HostError, RecipeError, SourceError
-from builder.stages import Torch
+from builder.stages import EnvLock, Torch
 from tests.source_kit import Reply, guarded, index_pages, serving, sha256, tiny_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builder.errors import SparkError
-    from builder.stages import EnvLock
     from tests.source_kit import Server
     from tests.world import World
 
 TAG = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+NOTHING = EnvLock(output="tiny", packages=(), text="")
 PINNED, EXISTING = Torch(version="2.14.0"), Torch(version="2.14.0+cu130", folder=Path("/there"))
 
 
@@ -224,7 +224,7 @@ def test_what_cant_be_met_is_told_in_words(bench: Bench) -> None:
         (("nope",), "requirement-missing", SourceError),
         (("beta==7",), "requirement-conflict", RecipeError),
         (("source",), "requirement-conflict", RecipeError),
-        (("beta ===! 2",), "requirement-conflict", RecipeError),
+        (("beta ===! 2",), "requirement-wrong", RecipeError),
         ((f"beta @ {wheel.as_uri()}",), "requirement-url", RecipeError),
     ]
     for requirements, code, kind in cases:
@@ -458,3 +458,60 @@ def test_a_recipe_builds_against_an_existing_torch(bench: Bench, world: World) -
     moved = python.parents[1].rename(bench.root / "elsewhere") / "bin" / "python"
     assert world.wheels("tiny", "--torch", str(moved)) == [wheel]  # the place isn't in the fingerprint
     assert "no torch in" in world.run("recipe", "tiny", "--torch", sys.executable, code=2).stderr
+
+
+# --- failures of uv itself ---
+
+
+def test_a_folder_that_uv_cant_write_is_the_machines_fault(bench: Bench) -> None:
+    lock = bench.lock("beta")
+    (bench.root / "file").touch()
+    bench.env["UV_CACHE_DIR"] = str(bench.root / "file" / "cache")
+    for action in (lambda: bench.lock("alpha"), lambda: bench.create(lock), lambda: bench.create(NOTHING)):
+        with pytest.raises(HostError) as caught:
+            action()
+        assert (caught.value.code, caught.value.exit_code) == ("unwritable", 3)
+        assert "file/cache" in caught.value.cause
+        assert caught.value.run
+
+
+def test_what_uv_says_otherwise_is_told_as_it_is(bench: Bench) -> None:
+    with pytest.raises(HostError) as caught:
+        buildenv.resolve(
+            ("beta",),
+            output="tiny",
+            constraints=(),
+            python="/nonexistent/python",
+            index_url=bench.url,
+            env=bench.env,
+            scratch=bench.root / "scratch",
+            torch=None,
+        )
+    assert (caught.value.code, caught.value.exit_code) == ("uv-failed", 3)
+    assert "No interpreter found at path `/nonexistent/python`" in caught.value.cause
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(bench: Bench) -> None:
+    lock = bench.lock("beta")
+    python = bench.create(lock) / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nonexistent/python")
+    assert inside(bench.create(lock), "import beta; print(beta.version)") == "2.0"
+
+
+def test_offline_asks_no_index_and_names_the_recipe(bench: Bench, world: World, server: Server) -> None:
+    serve(bench, server)
+    folder = world.tiny()
+    text = f'schema = 1\nname = "tiny"\n[[source]]\nkind = "local"\npath = "{folder}"\n[[output]]\nname = "tiny"\n'
+    world.recipe("tiny", text + '[build]\nrequires-add = ["beta"]\n')
+    env = {"UV_DEFAULT_INDEX": f"{server.url}/simple", "UV_CACHE_DIR": str(bench.root / "cache")}
+    for words in (("plan", "tiny", "--offline"), ("recipe", "tiny", "--offline")):
+        error = world.json(*words, code=4, **env)["error"]
+        assert (error["code"], error["run"]) == ("requirement-offline", ["spark-build fetch tiny"])
+    assert server.seen == []
+    world.run("plan", "tiny", code=10, **env)
+    asked = len(server.seen)
+    assert asked
+    error = world.json("recipe", "tiny", "--offline", code=4, **env)["error"]
+    assert (error["code"], error["run"]) == ("requirement-offline", ["spark-build fetch tiny"])
+    assert len(server.seen) == asked

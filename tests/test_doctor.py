@@ -13,8 +13,10 @@ import pytest
 
 from builder.cli.doctor import table
 from builder.errors import HostError
+from builder.host import floors
 from builder.host.checks import CHECKS, Finding, Place, Subject, environment, look, room, storage, targets
 from builder.recipe.model import MemoryClass, Output, Recipe, Resources, Source, System
+from builder.stages import Host, Interpreter, Tool
 from builder.ui.style import Style
 from tests.world import COMMAND
 
@@ -103,7 +105,7 @@ def test_every_check_reports_and_says_how_to_go_on(world: World) -> None:
         assert one["found"]
         if one["status"] in {"warn", "problem"}:
             assert one["why"], one
-            assert one["run"], one
+            assert one["run"] or "has no package" in one["why"], one
 
 
 def test_the_table_fits_80_columns_but_for_commands(world: World) -> None:
@@ -271,6 +273,26 @@ def test_an_old_compiler_is_a_warning_that_names_the_recipe(world: World, versio
     got = found(world, PATH=compiler(world.root / "bin", version))["compiler"]
     assert got["status"] == status
     assert ("tiny" in got["why"]) == (status == "warn")
+
+
+def test_where_no_package_mends_an_old_compiler_no_command_pretends_to(subject: Subject) -> None:
+    (subject.root / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+    path = compiler(subject.cwd / "bin", "12.2.0")
+    (one,) = CHECKS[3][1](replace(subject, env={"PATH": path}))
+    assert (one.status, one.run) == ("warn", ())
+    assert "trixie" in one.why
+    host = Host(
+        machine="aarch64",
+        libc="2.36",
+        interpreter=Interpreter(path="/p", version="3.11.2", tag="cp311", digest="0", headers=True),
+        tools=(Tool(name="g++", version="12.2.0"),),
+        cuda=None,
+        cores=1,
+        memory_bytes=1,
+    )
+    with pytest.raises(HostError, match="g\\+\\+") as told:
+        floors.require(System(gcc=">=13"), host, distro="debian-12")
+    assert ("trixie" in told.value.help, told.value.run) == (True, ("spark-build doctor",))
 
 
 def test_a_compiler_that_cannot_link(world: World) -> None:
@@ -527,6 +549,21 @@ def test_a_wheelhouse_on_a_mount_that_will_not_do(subject: Subject, options: str
         (one,) = storage.wheelhouse(replace(subject, wheelhouse=Place(path=place / "house")))
     assert (one.status, word in one.found) == ("problem", True)
     assert one.run[0] == f"{command} {place}"
+
+
+@pytest.mark.root
+def test_a_wheelhouse_below_a_folder_of_the_system_never_asks_to_take_that_over() -> None:
+    code = """
+import json, os, pathlib
+from types import SimpleNamespace
+from builder.host.checks import storage
+from builder.host.checks.finding import Place
+os.setuid(65534)
+(one,) = storage.wheelhouse(SimpleNamespace(wheelhouse=Place(path=pathlib.Path("/not there/wheels"))))
+print(json.dumps([one.status, one.run[0]]))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(told) == ["problem", "sudo install -d -o \"$(id -un)\" '/not there/wheels'"]
 
 
 def test_a_wheelhouse_on_a_network_file_system(subject: Subject) -> None:

@@ -14,8 +14,10 @@ from builder import host
 from builder.errors import HostError
 from builder.host import compilers, floors, interpreter, packages, programs, toolkit
 from builder.host.digests import Digests
+from builder.inputs import diff
 from builder.recipe.model import System
 from builder.stages import Host, Interpreter, Tool
+from builder.ui.reasons import reasons
 from tests import host_kit
 from tests.host_kit import PATH, program
 
@@ -185,6 +187,25 @@ def test_a_replaced_program_is_asked_again_and_no_other(tmp_path: Path) -> None:
     again, after = probed(tmp_path, cuda, path)
     assert again == [str(tool)]
     assert after != before
+
+
+def test_what_a_script_answers_counts_since_its_bytes_say_nothing(tmp_path: Path) -> None:
+    real = program(tmp_path / "real", "cmake", "echo cmake version 4.0\n")
+    wrapper = program(tmp_path / "bin", "cmake", f'exec {real} "$@"\n')
+
+    def found() -> tuple[str, str | None]:
+        with Digests(tmp_path / "cache") as digests:
+            env = {"PATH": f"{wrapper.parent}:{PATH}", "HOME": "/"}
+            (tool,) = compilers.probe(System(tools=("cmake",)), digests, env)
+            return tool.version, tool.digest
+
+    first = found()
+    assert found() == first
+    program(tmp_path / "real", "cmake", "echo cmake version 4.0-dirty\n")
+    assert found()[0] == "4.0"
+    assert found() != first
+    program(tmp_path / "real", "cmake", "echo cmake version 4.1\n")
+    assert found()[0] == "4.1"
 
 
 # which toolkit
@@ -359,26 +380,31 @@ def test_one_that_is_not_there(asked: str, tmp_path: Path) -> None:
 
 def test_a_venv_is_the_interpreter_below_it(venv: Path, tmp_path: Path) -> None:
     with Digests(tmp_path / "cache") as digests:
-        above = interpreter.inspect(venv / "bin" / "python", digests, ENV, compiles=True)
-        below = interpreter.inspect(interpreter.find(None, env=ENV), digests, ENV, compiles=True)
+        above = interpreter.inspect(venv / "bin" / "python", digests, ENV)
+        below = interpreter.inspect(interpreter.find(None, env=ENV), digests, ENV)
     assert replace(above, path="") == replace(below, path="")
     assert above.tag == f"cp{sys.version_info[0]}{sys.version_info[1]}"
     assert above.version == ".".join(map(str, sys.version_info[:3]))
 
 
-def test_headers_count_only_where_something_is_compiled(tmp_path: Path) -> None:
-    path = interpreter.find(None, env=ENV)
-    with Digests(tmp_path) as digests:
-        with_headers = interpreter.inspect(path, digests, ENV, compiles=True)
-        without = interpreter.inspect(path, digests, ENV, compiles=False)
-    assert with_headers.headers
-    assert with_headers.digest != without.digest
+def test_headers_count_only_where_something_is_compiled_and_are_told_apart(tmp_path: Path) -> None:
+    """The interpreter stays the same when a recipe begins to compile: that isn't what `why` may say."""
+    with host.Machine(env=ENV, cache=tmp_path) as machine:
+        plain = machine.probe(System(), python=None, cuda=None)
+        compiling = machine.probe(System(gcc=">=1"), python=None, cuda=None)
+    assert plain.interpreter == compiling.interpreter
+    assert plain.interpreter.headers
+    (headers,) = (tool for tool in compiling.tools if tool.name == "python-headers")
+    assert headers.digest
+    assert not any(tool.name == "python-headers" for tool in plain.tools)
+    told = reasons(diff(plain.identity(), compiling.identity()))
+    assert not any("replaced" in line for line in told)
 
 
 def test_a_program_that_is_no_python(tmp_path: Path) -> None:
     tool = program(tmp_path, "python", "exit 1\n")
     with Digests(tmp_path / "cache") as digests, pytest.raises(HostError, match="no answer"):
-        interpreter.inspect(tool, digests, ENV, compiles=False)
+        interpreter.inspect(tool, digests, ENV)
 
 
 # compilers and packages

@@ -17,6 +17,7 @@ import pytest
 from builder import index
 from builder.errors import HostError, UsageError, WheelhouseError
 from builder.wheelhouse import Wheelhouse, reindex
+from tests import wheelhouse_kit as kit
 from tests.index_kit import Page, load, snapshot
 from tests.wheel_kit import LABEL, open_house, publish, set_state
 
@@ -258,7 +259,7 @@ def test_copy_of_other_bytes_is_refused_and_nothing_lists_it(
     assert (error.code, error.exit_code) == ("wheel-changed", 6)
     assert wheel.filename in error.summary
     assert not (dest / "simple").exists()
-    assert not list((dest / "files" / wheel.sha256).iterdir())
+    assert not list(dest.rglob("*.whl"))
 
 
 def test_short_or_missing_wheel_is_refused(tmp_path: Path, house: Wheelhouse) -> None:
@@ -474,3 +475,68 @@ def test_command_says_what_is_wrong(tmp_path: Path, world: World, words: tuple[s
     (world.root / "full" / "x").write_text("")
     assert world.json(*words, code=code)["error"]["code"] == slug
     assert not (world.root / "new").exists() or not any((world.root / "new").iterdir())
+
+
+# --- bytes that were changed in place
+
+
+def flip(path: Path) -> None:
+    """Change one byte, and leave the size as it is."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_wheel_with_a_changed_byte_is_no_hit_is_never_exported_and_is_built_again(world: World) -> None:
+    world.tiny_repo()
+    world.tiny_recipe()
+    (path,) = world.wheels("tiny")
+    whole = path.read_bytes()
+    flip(path)
+    planned = world.json("plan", "tiny", code=10)["plans"][0]
+    assert planned["reasons"] == [f"the stored wheel was changed: {path.name}"]
+    assert f"because    the stored wheel was changed: {path.name[:20]}" in world.run("plan", "tiny", code=10).stdout
+    refused = world.run("index", "export", str(world.root / "out"), code=6)
+    assert "wheel-changed" in refused.stderr
+    assert not list((world.root / "out").rglob("*.whl"))
+    (again,) = world.wheels("tiny")
+    assert again.read_bytes() == whole
+    (listed,) = (world.wheelhouse / "index" / "files").rglob("*.whl")
+    assert listed.read_bytes() == whole
+    path.unlink()
+    assert world.json("plan", "tiny", code=10)["plans"][0]["reasons"] == [f"the stored wheel is gone: {path.name}"]
+
+
+def test_a_wheel_with_another_time_is_read_once_and_stays_a_hit(tmp_path: Path) -> None:
+    with kit.opened(tmp_path / "house") as house:
+        (stored,) = kit.publish(house, [kit.wheel(tmp_path)])
+        os.utime(stored.path, ns=(1, 1))
+        assert house.find("f" * 64) == (stored,)
+        flip(stored.path)
+        os.utime(stored.path, ns=(1, 1))
+        # As kept by now: a stat is all that a hit costs, so this shows that the file wasn't read again.
+        assert house.find("f" * 64) == (stored,)
+        os.utime(stored.path)
+        assert house.find("f" * 64) == ()
+
+
+def test_a_catalogue_made_anew_keeps_the_times_of_its_files(tmp_path: Path) -> None:
+    with kit.opened(tmp_path / "house") as house:
+        (stored,) = kit.publish(house, [kit.wheel(tmp_path)])
+    os.utime(stored.path, ns=(5, 5))
+    reindex.reindex(tmp_path / "house", clock=lambda: 1.0)
+    with kit.opened(tmp_path / "house") as house:
+        assert house.catalogue.rows("SELECT mtime_ns FROM wheels") == [(5,)]
+
+
+def test_another_file_of_the_same_size_in_the_place_of_a_wheel_is_replaced(tmp_path: Path) -> None:
+    with kit.opened(tmp_path / "house") as house:
+        kit.publish(house, [kit.wheel(tmp_path)])
+        first = index.export(house, tmp_path / "out")
+        (target,) = (tmp_path / "out" / "files").rglob("*.whl")
+        data = target.read_bytes()
+        target.unlink()
+        target.write_bytes(bytes(len(data)))
+        assert index.export(house, tmp_path / "out").written.linked == first.written.linked == 1
+        assert target.read_bytes() == data
+        assert index.export(house, tmp_path / "out").written.linked == 0

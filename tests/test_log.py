@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +203,28 @@ def test_history_keeps_to_eighty_columns_and_says_what_is_left_out(world: World)
     assert len(done.stdout.splitlines()) == 4
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "1 older" in done.stderr
+
+
+def test_history_of_a_name_that_was_never_built_says_which_were(world: World) -> None:
+    for name in ("flashinfer", "triton"):
+        attempt(world.wheelhouse, ONE if name == "triton" else TWO, 1, recipe=name)
+    told = world.run("history", "vllm").stderr
+    assert "no build of vllm is known" in told
+    assert told.endswith("only of flashinfer, triton\n")
+
+
+def test_history_fits_a_narrow_terminal(world: World) -> None:
+    attempt(world.wheelhouse, ONE, 1, *failed_in("publish"), recipe="flashinfer-with-a-long-name")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 40))
+    subprocess.run([str(COMMAND), "history"], env=world.env(), stdout=theirs, check=True)
+    os.close(theirs)
+    told = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert len(told) == 2
+    assert max(map(len, told)) <= 40
+    assert told[1].startswith("✘")
+    assert ONE[:10] in told[1]
 
 
 def test_a_killed_build_is_told_as_killed_and_its_log_is_there(world: World) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.world import World
+
 ENV = {"PATH": os.environ["PATH"]}
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
 BINARY = bytes(range(256)) * 4
@@ -316,3 +318,24 @@ def test_every_umask_gives_the_same_modes(tmp_path: Path, repo: Repo) -> None:
         os.umask(old)
     assert (tree / "fresh").stat().st_mode & 0o777 == 0o755
     assert (tree / "fresh/new.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_a_patch_deletes_is_told_as_touched(repo: Repo, tmp_path: Path) -> None:
+    found = tried(unpacked(repo, tmp_path), candidate(tmp_path, diff(repo, **{"gone.txt": None, "a.txt": "new\n"})))
+    assert set(found.touched) == {"gone.txt", "a.txt"}
+    assert dict(found.files) == {"a.txt": b"new\n"}
+
+
+def test_a_pyproject_that_a_patch_deletes_asks_for_nothing(world: World) -> None:
+    folder = world.tiny_repo()
+    text = (folder / "pyproject.toml").read_text().replace("requires = []", 'requires = ["nowhere-to-be-found"]')
+    (folder / "pyproject.toml").write_text(text)
+    world.git(folder, "commit", "-qam", "second")
+    (folder / "pyproject.toml").unlink()
+    data = world.git(folder, "diff") + "\n"
+    world.git(folder, "checkout", "-q", ".")
+    (world.patches / "tiny").mkdir()
+    (world.patches / "tiny/gone.patch").write_text(data)
+    patch = f'[[patch]]\nid = "gone"\nfile = "gone.patch"\nsha256 = "{sha256(data.encode())}"\n'
+    world.tiny_recipe(more=f'[build]\nrequires-remove = ["setuptools"]\n{patch}')
+    world.run("plan", "tiny", code=10, UV_DEFAULT_INDEX="file:///nonexistent", UV_OFFLINE="1")

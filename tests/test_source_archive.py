@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -334,3 +335,27 @@ def test_a_url_that_cant_be_is_told(outside: Outside, tmp_path: Path, url: str) 
     with pytest.raises(SourceError) as caught:
         source.pin(Source(kind="archive", url=url), request(), outside.sources, recipe="tiny", base=tmp_path)
     assert caught.value.code in {"url-scheme", "archive-name", "not-found"}
+
+
+def test_a_token_in_a_query_is_sent_and_neither_shown_nor_kept(
+    outside: Outside, server: Server, tmp_path: Path
+) -> None:
+    data = tar_of({"tiny-1.0/a.txt": "a"})
+    server.replies["/tiny-1.0.tar.gz?v=2&token=S3CRET"] = Reply(data)
+    url = f"{server.url}/tiny-1.0.tar.gz?v=2&token=S3CRET"
+
+    def pin(url: str) -> source.Pin:  # type: ignore[name-defined]
+        made = Source(kind="archive", url=url)
+        return source.pin(made, request(), outside.sources, recipe="tiny", base=tmp_path)
+
+    pinned = pin(url)
+    assert pinned.url == f"{server.url}/tiny-1.0.tar.gz?v=2&token=***"
+    shutil.rmtree(outside.root / "sources/files")
+    source.materialize(pinned, tmp_path / "tree", outside.sources)
+    assert (tmp_path / "tree/a.txt").read_text() == "a"
+    with pytest.raises(SourceError) as caught:
+        pin(url.replace("tiny-1.0", "gone"))
+    assert "token=***" in str(caught.value.as_json())
+    assert "S3CRET" not in str(caught.value.as_json())
+    assert b"S3CRET" not in outside.kept()
+    assert "S3CRET" not in outside.heard.text()

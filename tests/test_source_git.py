@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -18,8 +19,10 @@ import pytest
 from builder import source
 from builder.errors import HostError, SourceError
 from builder.events import Note
-from builder.source.mirror import insteadof
+from builder.source.mirror import asking, insteadof
+from tests.host_kit import program
 from tests.source_kit import Outside, Repo, git_source, request
+from tests.world import COMMAND
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -273,6 +276,8 @@ def test_a_build_clones_from_a_mirror_in_a_folder(world: World, repo: Repo) -> N
         name = "tiny"
         """,
     )
+    for path in [repo.folder, *repo.folder.rglob("*")]:
+        os.chown(path, 65534, 65534)
     (wheel,) = world.wheels("tiny")
     assert zipfile.ZipFile(wheel).read("tiny/__init__.py") == (repo.folder / "a.txt").read_bytes()
 
@@ -426,7 +431,7 @@ def test_the_users_git_settings_dont_change_a_tree(outside: Outside, repo: Repo)
 
 def test_the_tree_is_what_git_holds(outside: Outside, repo: Repo) -> None:
     (repo.folder / "link").symlink_to("a.txt")
-    (repo.folder / "out").symlink_to("/etc/passwd")
+    (repo.folder / "out").symlink_to("/nonexistent/passwd")
     (repo.folder / "run.sh").write_text("#!/bin/sh\n")
     (repo.folder / "run.sh").chmod(0o755)
     files = {
@@ -445,7 +450,7 @@ def test_the_tree_is_what_git_holds(outside: Outside, repo: Repo) -> None:
         assert (tree / name).read_bytes() == content, name
         assert source.read(pinned, name, outside.sources) == content
     assert os.fspath((tree / "link").readlink()) == "a.txt"
-    assert os.fspath((tree / "out").readlink()) == "/etc/passwd"
+    assert os.fspath((tree / "out").readlink()) == "/nonexistent/passwd"
     assert source.read(pinned, "link", outside.sources) == b"one\ntwo\nthree\n"
     assert source.read(pinned, "out", outside.sources) is None
     assert source.read(pinned, "nope", outside.sources) is None
@@ -619,3 +624,111 @@ def test_a_full_disk_is_told_as_such(outside: Outside, repo: Repo) -> None:
         assert not list(small.glob(".tree*"))
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_link_out_of_the_tree_is_refused_where_it_leads_to_something(outside: Outside, repo: Repo) -> None:
+    there = outside.root / "elsewhere.h"
+    (repo.folder / "deep").mkdir()
+    (repo.folder / "deep/link.h").symlink_to("../../elsewhere.h")
+    (repo.folder / "deep/inside").symlink_to("../a.txt")
+    repo.commit()
+    pinned = pin(outside, repo)
+    assert (laid(outside, pinned) / "deep/inside").read_text() == "one\ntwo\nthree\n"
+    there.write_text("1")
+    with pytest.raises(SourceError) as caught:
+        laid(outside, pinned, "again")
+    assert (caught.value.code, caught.value.exit_code) == ("link-outside", 4)
+    assert "deep/link.h" in caught.value.summary
+    assert "../../elsewhere.h" in caught.value.summary
+    assert not (outside.root / "again").exists()
+
+
+def logged(outside: Outside) -> Path:
+    """Put a git before the real one that writes down what it is asked to do."""
+    folder, log = outside.root / "bin", outside.root / "asked.log"
+    program(folder, "git", f'echo "$@" >> {log}\nexec {shutil.which("git")} "$@"\n')
+    outside.env["PATH"] = f"{folder}:{os.environ['PATH']}"
+    return log
+
+
+def test_a_tag_that_is_pushed_later_is_seen_and_deleted_ones_too(outside: Outside, repo: Repo, tmp_path: Path) -> None:
+    pin(outside, repo)
+    for change in (("tag", "v2.0"), ("tag", "-a", "-m", "note", "v3.0"), ("tag", "-d", "v3.0"), ("tag", "-d", "v2.0")):
+        repo(*change)
+        found, fresh = pin(outside, repo), pin(Outside(tmp_path / "-".join(change)), repo)
+        assert found.identity() == fresh.identity(), change
+    repo("tag", "v4.0")
+    assert pin(outside, repo).version == "4.0"
+    log = logged(outside)
+    pin(outside, repo)
+    remote = [line for line in log.read_text().splitlines() if "ls-remote" in line or "fetch" in line]
+    assert len(remote) == 1, remote
+
+
+@pytest.mark.root
+def test_a_mirror_in_a_folder_of_another_owner_is_used(outside: Outside, repo: Repo) -> None:
+    (outside.root / "home").mkdir(parents=True)
+    (outside.root / "home/.gitconfig").write_text("[core]\n\texcludesFile = ~/ignored\n")
+    outside.mirrors = {"https://host.invalid/tiny": str(repo.folder)}
+    for path in [repo.folder, *repo.folder.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    pinned = pin(outside, "https://host.invalid/tiny")
+    assert (laid(outside, pinned) / "a.txt").exists()
+    words = ["git", "config", "core.excludesFile"]
+    told = subprocess.run(words, env=asking(outside.sources, ""), check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == "~/ignored"  # the user's settings hold, too
+
+
+def test_a_git_without_a_home_asks_too(outside: Outside, repo: Repo) -> None:
+    sources = dataclasses.replace(outside.sources, env={"PATH": os.environ["PATH"]})
+    found = source.pin(git_source(repo.folder), request(), sources, recipe="tiny", base=outside.root)
+    assert found.commit == repo("rev-parse", "HEAD")
+
+
+LOGIN = "https://b0b:S3CRET@host.invalid/tiny"
+
+
+def kept(world: World) -> list[Path]:
+    """Return the files below the world's root that hold the secret."""
+    files = (file for file in world.root.rglob("*") if file.is_file() and not file.is_symlink())
+    return [file for file in files if b"S3CRET" in file.read_bytes()]
+
+
+def test_a_login_on_the_command_line_is_kept_nowhere(world: World) -> None:
+    folder = world.tiny_repo()
+    world.tiny_recipe()
+    (world.config / "config.toml").write_text(f'[mirrors]\n"https://host.invalid/tiny" = "{folder}"\n')
+    query = "https://host.invalid/tiny?private_token=S3CRET"
+    for words in (
+        ("plan", "tiny", "--repo", LOGIN),
+        ("recipe", "tiny", "--repo", LOGIN),
+        ("recipe", "tiny", "--repo", LOGIN, "--force", "--json"),
+        ("recipe", "tiny", f"--repo={LOGIN}", "--ref", "nope"),
+        ("recipe", "tiny", "--repo", LOGIN.replace("invalid/tiny", "invalid/other")),
+        ("recipe", "tiny", "--repo", query),
+        ("history",),
+        ("recipes", "new", "fresh", "--from", LOGIN),
+        ("recipes", "new", "other", "--from", f"git+{query}"),
+    ):
+        done = world.run(*words, code=None)
+        assert "S3CRET" not in done.stdout + done.stderr, words
+        assert kept(world) == [], words
+    assert "https://host.invalid/tiny" in (world.recipes / "fresh.toml").read_text()
+
+
+def test_an_interrupted_run_shows_and_keeps_no_login(world: World) -> None:
+    folder = world.tiny_repo(extra="import time\nopen(os.environ['HOME'] + '/go', 'w')\ntime.sleep(60)\n")
+    world.tiny_recipe()
+    (world.config / "config.toml").write_text(f'[mirrors]\n"https://host.invalid/tiny" = "{folder}"\n')
+    words = [str(COMMAND), "recipe", "tiny", "--repo", LOGIN]
+    with subprocess.Popen(
+        words, env=world.env(), cwd=world.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        while child.poll() is None and not list(world.wheelhouse.glob("builds/*/home/go")):
+            time.sleep(0.05)
+        assert kept(world) == []
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
+    assert child.returncode == 130
+    assert "S3CRET" not in out + err
+    assert "spark-build recipe tiny --repo https://host.invalid/tiny" in err

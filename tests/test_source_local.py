@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,13 +126,13 @@ def test_a_plain_folder_is_taken_without_what_tools_leave(outside: Outside, tmp_
     (folder / "empty").mkdir()
     (folder / "run").write_text("x")
     (folder / "run").chmod(0o711)
-    (folder / "out").symlink_to("/etc/passwd")
+    (folder / "out").symlink_to("/nonexistent/passwd")
     os.mkfifo(folder / "pipe")
     pinned = pin(outside, folder)
     assert (pinned.commit, pinned.time) == (None, 315532800)
     tree = laid(outside, pinned)
     assert names(tree) == {"a/b.txt", "run", "out"}
-    assert os.fspath((tree / "out").readlink()) == "/etc/passwd"
+    assert os.fspath((tree / "out").readlink()) == "/nonexistent/passwd"
     assert (tree / "run").stat().st_mode & 0o777 == 0o755
     (folder / "run").chmod(0o644)
     assert pin(outside, folder).tree != pinned.tree
@@ -196,3 +197,49 @@ def test_the_path_of_the_recipe_is_relative_to_it(outside: Outside, tmp_path: Pa
     made = Source(kind="local", path="../with space")
     pinned = source.pin(made, request(), outside.sources, recipe="tiny", base=tmp_path / "recipes")
     assert (laid(outside, pinned) / "a.txt").exists()
+
+
+@pytest.mark.parametrize("how", ["absolute", "relative", "folder", "chain", "within"])
+def test_a_link_out_of_the_folder_is_refused_with_its_target(outside: Outside, tmp_path: Path, how: str) -> None:
+    folder, other = tmp_path / "plain", tmp_path / "other"
+    (folder / "sub").mkdir(parents=True)
+    other.mkdir()
+    (folder / "x.txt").write_text("x")
+    (other / "data.h").write_text("1")
+    if how == "chain":
+        (folder / "sub/step").symlink_to("..")
+    text = {
+        "absolute": str(other / "data.h"),
+        "relative": "../../other/data.h",
+        "folder": "../../other",
+        "chain": "step/../other",
+        "within": str(folder / "x.txt"),
+    }[how]
+    (folder / "sub/link").symlink_to(text)
+    with pytest.raises(SourceError) as caught:
+        pin(outside, folder)
+    assert (caught.value.code, caught.value.exit_code) == ("link-outside", 4)
+    assert caught.value.summary == f"the link sub/link leads out of the source, to {text}"
+    assert caught.value.help
+    assert caught.value.run
+
+
+def test_names_that_are_no_utf_8_and_nested_repositories_in_any_state(outside: Outside, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "work")
+    fresh, gone, deep = repo.folder / "fresh", repo.folder / "gone", repo.folder / "sub/deep"
+    for folder in (fresh, gone, deep, repo.folder / "empty"):
+        folder.mkdir(parents=True)
+        repo("init", "-q", str(folder))
+        (folder / "n.txt").write_text("n")
+    (repo.folder / "empty/n.txt").unlink()
+    shutil.rmtree(gone / ".git")
+    (gone / ".git").write_text("gitdir: /nonexistent\n")
+    odd = os.fsdecode(b"bad\xff name")
+    (repo.folder / odd).write_text("x")
+    (deep / odd).write_text("x")
+    wanted = {"a.txt", odd, f"sub/deep/{odd}", "sub/deep/n.txt", "fresh/n.txt", "gone/n.txt"}
+    pinned = pin(outside, repo.folder)
+    assert names(laid(outside, pinned)) == wanted
+    (repo.folder / "sub/deep/n.txt").write_text("changed")
+    assert pin(outside, repo.folder).tree != pinned.tree
+    assert names(laid(outside, pin(outside, repo.folder / "sub"), "sub")) == {f"deep/{odd}", "deep/n.txt"}

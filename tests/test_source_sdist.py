@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from builder import source
 from builder.errors import HostError, SourceError, UsageError
 from builder.events import Fetching, Note
 from builder.recipe.model import Source
+from builder.source import place, simple
 from tests.source_kit import (
     Outside,
     Reply,
@@ -417,6 +419,17 @@ def test_a_folder_that_cant_be_written_is_told(outside: Outside, kind: str) -> N
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_the_index_that_uv_asks_is_found_without_path_home_or_a_cache(tmp_path: Path) -> None:
+    env = {"UV_DEFAULT_INDEX": "https://host.invalid/simple", "UV_CACHE_DIR": "/dev/null/cache"}
+    bare = dataclasses.replace(Outside(tmp_path / "user").sources, env=env)
+    assert simple._index_of_uv(bare) == "https://host.invalid/simple"  # noqa: SLF001
+    (tmp_path / "uv.toml").write_text("no toml")
+    with pytest.raises(HostError) as caught:
+        simple._index_of_uv(dataclasses.replace(bare, env={"UV_CONFIG_FILE": str(tmp_path / "uv.toml")}))  # noqa: SLF001
+    assert (caught.value.code, caught.value.exit_code) == ("uv-failed", 3)
+    assert "uv.toml" in caught.value.cause
+
+
 @pytest.mark.network
 def test_the_index_that_uv_asks_is_asked(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key.startswith(("UV_", "SSL_CERT_"))}
@@ -427,3 +440,15 @@ def test_the_index_that_uv_asks_is_asked(tmp_path: Path) -> None:
     assert pinned.filename == "six-1.16.0.tar.gz"
     source.materialize(pinned, tmp_path / "tree", outside.sources)
     assert (tmp_path / "tree" / "six.py").exists()
+
+
+def test_a_token_in_a_files_url_is_asked_for_again_where_it_is_needed(outside: Outside, server: Server) -> None:
+    page = json_page("tiny-pkg", {**FILE, "url": f"{FILE['url']}?token=S3CRET"})
+    server.replies["/simple/tiny-pkg/"] = page
+    server.replies[f"/files/{NAME}?token=S3CRET"] = server.replies.pop(f"/files/{NAME}")
+    pinned = pin(outside)
+    assert pinned.url.endswith("?token=***")
+    place._GIVEN.clear()  # noqa: SLF001  # as in another process
+    assert pin(outside) == pinned
+    assert source.fetch(pinned, outside.sources) > 0
+    assert b"S3CRET" not in outside.kept()

@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from builder import index
 from builder.errors import BuildFailed, SourceError, UsageError
 from builder.ui import failure
 from builder.ui.install import install_line
+from builder.ui.lines import permanent
 from builder.ui.style import Style
 from builder.ui.table import table
-from tests.ui_kit import Terminal, stored
+from tests import wheelhouse_kit as kit
+from tests.ui_kit import NOON, Terminal, stored
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -125,3 +132,49 @@ def test_tables_keep_to_the_width() -> None:
     assert max(map(len, told)) <= 50
     assert told[1] == "a" * 17 + "…" + "  1"
     assert told[2].endswith("2" * 30)
+
+
+def test_columns_are_left_out_where_not_even_heads_fit() -> None:
+    rows = [("12345", "name", "678")]
+    assert table(("a", "name", "b"), rows, width=30, shrink=(1,), drop=(2, 0)) == ["a      name  b", "12345  name  678"]
+    assert table(("a", "name", "b"), rows, width=12, shrink=(1,), drop=(2, 0)) == ["a      name", "12345  name"]
+    assert table(("a", "name", "b"), rows, width=5, shrink=(1,), drop=(2, 0)) == ["name", "name"]
+
+
+@pytest.mark.parametrize("took_s", [None, 3.0, 754.0, 36_000.0])
+def test_lines_keep_to_forty_columns(took_s: float | None) -> None:
+    live = Style(color=False, live=True, encoding="utf-8")
+    text = "flashinfer-python flashinfer_python-0.6.14-py3-none-any.whl and more of it"
+    words = text if took_s else text.replace("_python-0.6.14-py3-none-any", "")
+    told = permanent(NOON, "✔", "build", words, style=live, width=40, took_s=took_s)
+    assert max(map(len, told.splitlines())) <= 40
+
+
+def test_the_line_for_a_triton_installs_it_next_to_a_torch_that_pins_another(tmp_path: Path) -> None:
+    with kit.opened(tmp_path / "theirs") as house:
+        wheels = [kit.wheel(tmp_path, "triton"), kit.wheel(tmp_path, "torch", requires=["triton==1.0"])]
+        kit.publish(house, wheels)
+        index.refresh(house)
+        upstream = index.index_url(house)
+    with kit.opened(tmp_path / "ours") as house:
+        built = kit.publish(house, [kit.wheel(tmp_path, "triton", "2.0+sb20260918120000.g3f9ac1d2ab")])
+        index.refresh(house)
+        plain, comment = install_line(built, index.index_url(house)).splitlines()
+    assert comment.startswith("# ")
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "-q", tmp_path / "venv"], check=True)
+    env = {
+        "PATH": f"{uv.parent}:{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(tmp_path / "venv"),
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+        "UV_DEFAULT_INDEX": upstream,
+    }
+
+    def install(line: str) -> int:
+        return subprocess.run(["bash", "-c", line], env=env, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert install(f"{plain} torch") != 0  # what the comment is there for
+    assert install(comment.partition(": ")[2]) == 0
+    words: list[str | Path] = [uv, "pip", "freeze"]
+    there = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert there.split() == ["torch==1.0", "triton==2.0+sb20260918120000.g3f9ac1d2ab"]

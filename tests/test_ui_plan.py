@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,23 @@ def test_a_plan_for_some_outputs_says_which() -> None:
     told = lines(plan(steps=steps))
     assert told[1:3] == ["  ✔ a: cached, 11.8 MiB, built 3 days ago", "  ● b: build"]
     assert "  because    not all outputs of this build are stored" in told
+
+
+@pytest.mark.parametrize(
+    ("commit", "wanted"),
+    [("4c1e22f0ab12" + "d" * 28, "at 4c1e22f0ab12, files tree:cccccccccc"), (None, "files tree:cccccccccc")],
+)
+def test_a_folder_is_told_by_its_path(commit: str | None, wanted: str) -> None:
+    folder = pin(kind="local", url="file:///home/me/my%20tiny", ref=None, commit=commit, tree="tree:" + "c" * 64)
+    assert lines(plan(source=folder))[2:4] == ["  source     /home/me/my tiny", f"             {wanted}"]
+
+
+def test_a_wheel_that_was_lost_is_the_one_reason() -> None:
+    lost = replace(plan(), lost=("the stored wheel is gone: tiny.whl",))
+    told = lines(lost)
+    assert "  because    the stored wheel is gone: tiny.whl" in told
+    assert not any("first build" in line or "nearest" in line for line in told)
+    assert shown.plan_json(lost)["reasons"] == ["the stored wheel is gone: tiny.whl"]
 
 
 def test_a_stale_pin_says_its_age() -> None:

@@ -90,7 +90,7 @@ def test_add_checks_first_and_never_gives_a_name_other_bytes(world: World) -> No
     assert "the same bytes" in again.stderr
     assert world.json("wheels", "add", path)["wheels"][0]["cached"] is True
     other = kit.make_wheel(world.root / "other", "foreign", text=b"other")
-    assert "name-taken" in world.run("wheels", "add", str(other), code=6).stderr
+    assert "name-taken" in world.run("wheels", "add", str(other), code=2).stderr
     good = kit.make_wheel(world.root / "dist", "good")
     liar = kit.make_wheel(world.root / "dist", "liar", record=b"liar/__init__.py,sha256=AAAA,1\n")
     world.run("wheels", "add", str(good), str(liar), code=5)
@@ -120,15 +120,34 @@ def test_verify_says_what_is_damaged_and_what_to_type(world: World) -> None:
     good, bad = Path(added(world)), Path(added(world, "bad"))
     assert world.run("wheels", "verify").stdout == "2 wheels whole\n"
     bad.write_bytes(bad.read_bytes()[:-1])
-    done = world.run("wheels", "verify", code=6)
+    done = world.run("wheels", "verify", code=5)
     assert str(bad) in done.stderr
     assert f"spark-build wheels rm {bad.name} --yes" in done.stderr
     assert str(good) not in done.stderr
     world.run("wheels", "verify", good.name)
-    document = world.json("wheels", "verify", code=6)
-    assert [(row["kind"], row["path"]) for row in document["findings"]] == [("changed", str(bad))]
+    document = world.json("wheels", "verify", code=5)
+    found = [(row["kind"], row["path"]) for row in document["findings"] if row["kind"] != "index"]
+    assert found == [("changed", str(bad))]
     world.run("wheels", "rm", bad.name, "--yes")
     assert world.json("wheels", "verify")["findings"] == []
+
+
+def test_verify_misses_what_the_index_lists(world: World) -> None:
+    path = Path(added(world))
+    page = world.wheelhouse / "index" / "simple" / "foreign" / "index.json"
+    (linked,) = (world.wheelhouse / "index" / "files").glob("*/*.whl")
+    page.unlink()
+    linked.unlink()
+    done = world.run("wheels", "verify", code=5)
+    assert "2 things" in done.stderr
+    assert all(str(one) in done.stderr for one in (page, linked))
+    world.run("wheels", "verify", path.name)
+    world.run("wheels", "reindex")
+    world.run("wheels", "verify")
+    assert page.exists()
+    page.unlink()
+    assert "1 thing in " in (told := world.run("wheels", "verify", code=5).stderr)
+    assert "isn't what" in told
 
 
 def test_rm_without_a_terminal_needs_yes_and_keeps_the_name(world: World) -> None:
@@ -139,7 +158,7 @@ def test_rm_without_a_terminal_needs_yes_and_keeps_the_name(world: World) -> Non
     assert world.run("wheels", "rm", path.name, "--yes").stdout.strip() == str(path)
     assert kit.whole(world.wheelhouse) == {}
     other = kit.make_wheel(world.root / "other", "foreign", text=b"other")
-    assert "name-taken" in world.run("wheels", "add", str(other), code=6).stderr
+    assert "name-taken" in world.run("wheels", "add", str(other), code=2).stderr
     world.run("wheels", "rm", path.name, "--yes", code=2)
 
 

@@ -41,12 +41,16 @@ def make_wheel(
     size: int = 0,
     inputs: Mapping[str, Any] | None = None,
     record: bytes | None = None,
+    requires: Sequence[str] = (),
 ) -> Path:
     """Write a wheel that any installer takes; `size` adds so many bytes that don't compress, `record` replaces RECORD."""
+    needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}/__init__.py": text,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.9\n".encode(),
+        f"{info}/METADATA": (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.9\n{needs}".encode()
+        ),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: kit\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     if size:
@@ -99,7 +103,8 @@ def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return all that the catalogue says and a reindex has to bring back, table by table."""
     with contextlib.closing(sqlite3.connect(root / "catalog.sqlite3")) as db:
         return {
-            "wheels": db.execute("SELECT * FROM wheels ORDER BY filename").fetchall(),
+            # The last column is the file's time: that of the file there now, whoever put it there.
+            "wheels": [row[:-1] for row in db.execute("SELECT * FROM wheels ORDER BY filename")],
             "names": db.execute("SELECT * FROM names ORDER BY 1").fetchall(),
             "inputs": db.execute("SELECT * FROM inputs ORDER BY 1").fetchall(),
             "plans": db.execute("SELECT * FROM plans ORDER BY 1").fetchall(),

@@ -71,6 +71,7 @@ def _fetch(one: Evaluation, world: World) -> dict[str, Any]:
                     offline=one.request.offline,
                     log=scratch / "env.log",
                     on_line=lambda line: world.sink.emit(Printed(phase="env", text=line)),
+                    recipe=one.plan.recipe,
                 )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 _HEAD = ("", "when", "recipe", "version", "build", "try", "outcome", "took", "memory")
 _RECIPE, _VERSION, _OUTCOME = 2, 3, 6
+
+#: Left out on narrow terminals, in this order; the symbol tells the outcome, too.
+_DROP = (8, 7, 5, _VERSION, _OUTCOME)
+
 _SYMBOLS = {"ok": "✔", "failed": "✘", "interrupted": "■", "killed": "✘", "running": "▸"}
 
 EXAMPLES = """\
@@ -45,11 +49,12 @@ def run(args: argparse.Namespace, app: App) -> int:
         app.print_json({"attempts": [one.as_json() for one in shown]})
         return 0
     if not found:
-        app.stderr.write(f"nothing was built in {root} yet\n")
+        names = sorted({one.recipe for one in builds.attempts(root)}) if args.name else []
+        known = f"no build of {args.name} is known in {root}, only of {', '.join(names)}"
+        app.stderr.write((known if names else f"nothing was built in {root} yet") + "\n")
         return 0
-    for line in table(
-        _HEAD, [_row(one) for one in shown], width=columns(app.stdout), shrink=(_RECIPE, _VERSION, _OUTCOME)
-    ):
+    rows, cut = [_row(one) for one in shown], (_RECIPE, _VERSION, _OUTCOME)
+    for line in table(_HEAD, rows, width=columns(app.stdout), shrink=cut, drop=_DROP):
         app.print(line)
     if more := len(found) - len(shown):
         app.stderr.write(f"and {more} older: --limit {len(found)}\n")

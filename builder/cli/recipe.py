@@ -112,7 +112,7 @@ def _mend_index(world: World) -> None:
 def _build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored, ...]]:
     from builder.events import PlanMade  # noqa: PLC0415  # not needed for a hit
     from builder.pipeline.build import build  # noqa: PLC0415
-    from builder.ui.plan import reasons  # noqa: PLC0415
+    from builder.ui.plan import plan_reasons  # noqa: PLC0415
 
     plan = one.plan
     world.sink.emit(
@@ -122,7 +122,7 @@ def _build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored,
             label=plan.label,
             hits=tuple(wheel.output for wheel in plan.hits),
             misses=plan.misses,
-            reasons=reasons(plan.changes),
+            reasons=plan_reasons(plan),
             estimate_s=plan.estimate_s,
         )
     )

@@ -196,7 +196,7 @@ def _new(args: argparse.Namespace, app: App) -> int:
     from builder.recipe.reference import schema_text  # noqa: PLC0415
     from builder.recipe.skeleton import SCHEMA, skeleton, source_of  # noqa: PLC0415
 
-    text = skeleton(args.name, source_of(scrubbed(args.origin), args.name))
+    text = skeleton(args.name, source_of(args.origin and scrubbed(args.origin), args.name))
     layers = dict(app.config().recipe_layers)
     folder = app.cwd / args.dir if args.dir else layers["site" if args.site else "user"]
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from builder.errors import SparkError, UsageError
+from builder.errors import CheckRefused, SparkError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = verb("show", "all that is known about one wheel")
     show.add_argument("ref", metavar="REF", help="a wheel")
     show.add_argument("--inputs", action="store_true", help="print the inputs document instead, as canonical JSON")
-    verify = verb("verify", "read wheels again and hold them against the catalogue; exit 6 when something is damaged")
-    verify.add_argument("ref", nargs="*", metavar="REF", help="only these (default: all, and the catalogue itself)")
+    verify = verb("verify", "read wheels again and hold them against the catalogue; exit 5 when something is damaged")
+    verify.add_argument("ref", nargs="*", metavar="REF", help="only these (default: all, catalogue and index)")
     rm = verb("rm", "remove wheels", RM)
     rm.add_argument("ref", nargs="+", metavar="REF", help="wheels")
     rm.add_argument("--yes", action="store_true", help="don't ask")
@@ -132,23 +132,27 @@ def _show(args: argparse.Namespace, app: App) -> int:
 
 def _verify(args: argparse.Namespace, app: App) -> int:
     from builder.ui import wheels as shown  # noqa: PLC0415
-    from builder.wheelhouse.verify import verify  # noqa: PLC0415
+    from builder.wheelhouse.verify import Finding, verify  # noqa: PLC0415
 
     with _open(app) as house:
         wheels = [house.get(ref) for ref in args.ref] or None
         count = len(wheels or house.list_wheels(include_unpublished=True))
         tell = shown.Progress(app.stderr, app.clock)
         findings = verify(house, wheels, on_read=tell.read)
+        if not args.ref:
+            from builder.index import lacking  # noqa: PLC0415
+
+            text, run = "not there as the catalogue says", "spark-build wheels reindex"
+            findings += tuple(Finding(kind="index", path=path, text=text, run=run) for path in lacking(house))
     if args.json:
         rows = [{"kind": one.kind, "path": str(one.path), "text": one.text, "run": one.run} for one in findings]
         app.print_json({"verified": count, "findings": rows})
-        return 6 if findings else 0
+        return CheckRefused.exit_code if findings else 0
     if findings:
-        from builder.errors import WheelhouseError  # noqa: PLC0415
-
-        raise WheelhouseError(
+        things = "1 thing" if len(findings) == 1 else f"{len(findings)} things"
+        raise CheckRefused(
             "wheels-damaged",
-            f"{len(findings)} thing{'s' if len(findings) > 1 else ''} in {house.root} aren't what the catalogue says",
+            f"{things} in {house.root} {'isn' if len(findings) == 1 else 'aren'}'t what the catalogue says",
             cause="\n".join(f"{one.path}: {one.text}" for one in findings),
             help="what can't be mended from the journal has to be removed and built again",
             run=tuple(dict.fromkeys(one.run for one in findings)),

@@ -62,11 +62,13 @@ class Machine:
         digests, env = self._digests, self._env
         found = interpreter.find(python, env=env)
         tools = compilers.probe(system, digests, env)
+        if compilers.wants_compilers(system):
+            tools = (*tools, interpreter.headers(found, digests, env))
         root = toolkit.find(cuda, env=env) if system.cuda else None
         return Host(
             machine=os.uname().machine,
             libc=compilers.libc(),
-            interpreter=interpreter.inspect(found, digests, env, compiles=compilers.wants_compilers(system)),
+            interpreter=interpreter.inspect(found, digests, env),
             tools=tools,
             cuda=toolkit.inspect(root, digests, env) if root else None,
             cores=self._cores,

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from builder.recipe.model import System
     from builder.stages import Host, Tool
 
-__all__ = ["Lack", "check", "distribution", "fits", "gcc_command", "require"]
+__all__ = ["GCC_ELSEWHERE", "Lack", "check", "distribution", "fits", "gcc_command", "require"]
 
+
+#: What is left to do on a distribution without a package of a newer g++.
+GCC_ELSEWHERE = "Debian 12 has no package of g++ 13 or newer: build in a root of Debian 13 (trixie), or on Ubuntu 24.04"
 
 #: Debian's packages of programs that are called otherwise.
 _PACKAGES = {
@@ -31,7 +34,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lack:
-    """One thing that is missing or too old: what was found, what was wanted, the command that mends it."""
+    """One thing that is missing or too old: what was found, what was wanted, the command that mends it if there is one."""
 
     name: str
     found: str
@@ -79,7 +82,8 @@ def require(system: System, host: Host, *, distro: str | None = None) -> None:
             "toolchain-floor",
             f"this machine lacks what the build needs: {names}",
             cause="\n".join(f"{lack.name}: found {lack.found}, wanted {lack.wanted}" for lack in lacks),
-            run=(*dict.fromkeys(lack.run for lack in lacks), "spark-build doctor"),
+            help="" if all(lack.run for lack in lacks) else GCC_ELSEWHERE,
+            run=(*dict.fromkeys(lack.run for lack in lacks if lack.run), "spark-build doctor"),
         )
 
 
@@ -95,9 +99,9 @@ def headers_lack(host: Host) -> Lack:
 
 
 def gcc_command(distro: str) -> str:
-    """Return how a g++ of version 13 or newer comes to this distribution; Debian 12 has none."""
+    """Return how a g++ of version 13 or newer comes to this distribution; empty where it has none, see `GCC_ELSEWHERE`."""
     if distro == "debian-12":
-        return "mmdebstrap --variant=minbase --include=g++-14 trixie ./trixie"
+        return ""
     if distro == "ubuntu-22.04":
         return "sudo add-apt-repository ppa:ubuntu-toolchain-r/test && sudo apt install g++-13"
     return "sudo apt install g++"

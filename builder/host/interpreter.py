@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from builder.errors import HostError
 from builder.host import programs
 from builder.host.digests import combined
-from builder.stages import Interpreter
+from builder.stages import Interpreter, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from builder.host.digests import Digests
 
-__all__ = ["facts", "find", "inspect"]
+__all__ = ["facts", "find", "headers", "inspect"]
 
 _VERSION = re.compile(r"(?:cp|python)?(\d+)\.(\d+)(t?)")
 
@@ -101,8 +101,8 @@ def _by_patch(path: Path) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", path.parent.parent.name)]
 
 
-def inspect(path: Path, digests: Digests, env: Mapping[str, str], *, compiles: bool) -> Interpreter:
-    """Return what `path` is; its digest covers executable and library, and headers where `compiles`.
+def inspect(path: Path, digests: Digests, env: Mapping[str, str]) -> Interpreter:
+    """Return what `path` is; its digest covers executable and library.
 
     Raises HostError ``python-missing`` or ``tool-broken``.
     """
@@ -110,13 +110,6 @@ def inspect(path: Path, digests: Digests, env: Mapping[str, str], *, compiles: b
     parts = [("executable", digests.sha256(Path(told["base"])))]
     if told["library"] and os.path.exists(told["library"]):  # noqa: PTH110  # hit path
         parts.append(("library", digests.sha256(Path(told["library"]))))
-    headers = all(os.path.exists(file) for file in (f"{told['include']}/Python.h", told["config"]))  # noqa: PTH110
-    if compiles:
-        if headers:
-            parts.append(("include", digests.tree(Path(told["include"]))))
-            parts.append(("config", digests.sha256(Path(told["config"]))))
-        if told["settings"]:
-            parts.append(("settings", digests.sha256(Path(told["settings"]))))
     major, minor = told["version"].split(".")[:2]
     brand = {"cpython": "cp", "pypy": "pp"}.get(told["implementation"], told["implementation"])
     return Interpreter(
@@ -124,8 +117,24 @@ def inspect(path: Path, digests: Digests, env: Mapping[str, str], *, compiles: b
         version=told["version"],
         tag=f"{brand}{major}{minor}{told['threads']}",
         digest=combined(parts),
-        headers=headers,
+        headers=_has_headers(told),
     )
+
+
+def headers(path: Path, digests: Digests, env: Mapping[str, str]) -> Tool:
+    """Return what extension modules are compiled against: headers, pyconfig.h, and the flags that `path` was built with."""
+    told = _known_facts(path, digests, env)
+    parts = []
+    if _has_headers(told):
+        parts.append(("include", digests.tree(Path(told["include"]))))
+        parts.append(("config", digests.sha256(Path(told["config"]))))
+    if told["settings"]:
+        parts.append(("settings", digests.sha256(Path(told["settings"]))))
+    return Tool(name="python-headers", version=told["version"], digest=combined(parts))
+
+
+def _has_headers(told: Mapping[str, str]) -> bool:
+    return all(os.path.exists(file) for file in (f"{told['include']}/Python.h", told["config"]))  # noqa: PTH110  # hit path
 
 
 def _known_facts(path: Path, digests: Digests, env: Mapping[str, str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builder.index.listing import House, Listing
     from builder.index.tree import Written
 
-__all__ = ["Exported", "export", "index_url", "refresh"]
+__all__ = ["Exported", "export", "index_url", "lacking", "refresh"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,14 @@ def refresh(house: House) -> Path:
     if not house.read_only and not manifest.shows(dest, state(house, "local")):
         _show(house, dest, "local", whole)
     return dest
+
+
+def lacking(house: House) -> tuple[Path, ...]:
+    """Return what the wheelhouse's own index lacks of what it has to list: existence and size, no reading."""
+    from builder.index import tree  # noqa: PLC0415  # not on the hit path
+
+    listing = read(house, "local")
+    return tuple(tree.lacking(house.root / "index", listing)) if listing.projects else ()
 
 
 def _show(

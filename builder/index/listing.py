@@ -27,6 +27,9 @@ class Rows(Protocol):
 class House(Protocol):
     """What the index needs of a wheelhouse."""
 
+    def is_whole(self, wheel: File, /) -> bool:
+        """Whether the file has the bytes that were published."""
+
     @property
     def root(self) -> Path:
         """Its folder."""
@@ -63,12 +66,14 @@ class Listing:
 
     A project all of whose wheels are withheld is there with none: an index that answered "unknown" for it would send the
     client on to the next index, where anybody may have put that name. `state` identifies the catalogue, its generation
-    and the channel; it is empty for a listing that isn't all that the catalogue says. `metadata` gives a wheel's METADATA.
+    and the channel; it is empty for a listing that isn't all that the catalogue says. `metadata` gives a wheel's METADATA,
+    `is_whole` whether its file has the bytes that were published.
     """
 
     state: str
     projects: Mapping[str, tuple[File, ...]]
     metadata: Callable[[File], bytes]
+    is_whole: Callable[[File], bool]
 
 
 def state(house: House, channel: str) -> str:
@@ -104,7 +109,8 @@ def read(house: House, channel: str) -> Listing:
         found = house.catalogue.rows("SELECT metadata FROM wheels WHERE sha256=?", (file.sha256,))
         return bytes(found[0][0]) if found else b""
 
-    return Listing(state=before, projects={name: tuple(files) for name, files in projects.items()}, metadata=metadata)
+    found = {name: tuple(files) for name, files in projects.items()}
+    return Listing(state=before, projects=found, metadata=metadata, is_whole=house.is_whole)
 
 
 def _file(house: House, row: tuple[Any, ...]) -> File:
@@ -124,13 +130,6 @@ def _file(house: House, row: tuple[Any, ...]) -> File:
 
 
 def whole(listing: Listing) -> Listing:
-    """Return the listing without the wheels whose file isn't there in full size; then its `state` is empty."""
-    there = {name: tuple(filter(_is_there, files)) for name, files in listing.projects.items()}
+    """Return the listing without the wheels whose file isn't as it was published; then its `state` is empty."""
+    there = {name: tuple(filter(listing.is_whole, files)) for name, files in listing.projects.items()}
     return listing if there == listing.projects else replace(listing, state="", projects=there)
-
-
-def _is_there(file: File) -> bool:
-    try:
-        return file.path.stat().st_size == file.size
-    except OSError:
-        return False

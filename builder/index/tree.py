@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from builder.index.listing import File, Listing
 
-__all__ = ["Written", "claimed", "write"]
+__all__ = ["Written", "claimed", "lacking", "write"]
 
 _NEW = ".new"
+#: How far off a time may be that a stick's file system keeps: FAT counts in steps of two seconds.
+_COARSE_NS = 2 * 10**9
 #: The manifest lies in a folder that others may write: what is deleted on its word has to look like ours.
 _OURS = re.compile(r"simple/([^/]+/)?index\.(html|json)|files/[0-9a-f]{64}/[^/]+")
 #: What `flock` says on file systems that have none, as some of those over a network.
@@ -80,7 +82,7 @@ def write(dest: Path, listing: Listing) -> Written:
     if not new <= old:
         _write_manifest(dest, "", old | new)
     for file in files:
-        _place(file, dest / pages.file_path(file), done)
+        _place(file, listing, dest / pages.file_path(file), done)
     for path, file in sidecars.items():
         # Its folder is named after the wheel's digest: what has the right size there has the right bytes.
         if _size(dest / path) != file.metadata_size:
@@ -91,6 +93,17 @@ def write(dest: Path, listing: Listing) -> Written:
         done.removed += _remove(dest, path)
     _write_manifest(dest, listing.state, new)
     return done
+
+
+def lacking(dest: Path, listing: Listing) -> Iterator[Path]:
+    """Yield what of `listing` isn't there in full size. Reads no file."""
+    wanted = {path: len(text.encode()) for path, text in _pages(listing).items()}
+    for files in listing.projects.values():
+        for file in files:
+            wanted |= {pages.file_path(file): file.size, f"{pages.file_path(file)}.metadata": file.metadata_size}
+    for path, size in wanted.items():
+        if _size(dest / path) != size:
+            yield dest / path
 
 
 def _pages(listing: Listing) -> dict[str, str]:
@@ -167,15 +180,17 @@ def _beside(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
-def _place(file: File, target: Path, done: Written) -> None:
+def _place(file: File, listing: Listing, target: Path, done: Written) -> None:
     """Leave the wheel at `target`: as a hard link where the file system can, else as a copy whose bytes were checked."""
     try:
-        size = file.path.stat().st_size
+        source = file.path.stat()
     except FileNotFoundError as error:
         raise _missing(file) from error
-    if size != file.size:
-        raise _changed(file, f"it has {size} bytes, the catalogue says {file.size}")
-    if _size(target) == file.size:
+    if source.st_size != file.size:
+        raise _changed(file, f"it has {source.st_size} bytes, the catalogue says {file.size}")
+    if not listing.is_whole(file):
+        raise _changed(file, f"it has other bytes than those of the sha256 {file.sha256}")
+    if _same(target, source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with _beside(target) as new:
@@ -186,8 +201,19 @@ def _place(file: File, target: Path, done: Written) -> None:
             found = durable.copy_synced(file.path, new)
             if found != file.sha256:
                 raise _changed(file, f"its sha256 is {found}, the catalogue says {file.sha256}") from None
+            os.utime(new, ns=(source.st_atime_ns, source.st_mtime_ns))
             done.copied += 1
             done.copied_bytes += file.size
+
+
+def _same(target: Path, source: os.stat_result) -> bool:
+    """Whether a link or a copy of the source as it is now lies at `target`; a copy carries its time."""
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        return False
+    slack_ns = 0 if found.st_dev == source.st_dev else _COARSE_NS
+    return found.st_size == source.st_size and abs(found.st_mtime_ns - source.st_mtime_ns) <= slack_ns
 
 
 def _missing(file: File) -> WheelhouseError:

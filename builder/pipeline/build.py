@@ -205,6 +205,7 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
             on_line=lambda line: attempt.sink.emit(events.Printed(phase="env", text=line)),
             wheels=wheels,
             torch=one.torch,
+            recipe=one.plan.recipe,
         )
         text.append(f"{len(lock.packages)} packages from the lock")
 

@@ -272,6 +272,7 @@ def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str], availabl
         outputs=names,
         stored=stored,
         known=house.known(recipe.name) if missing else (),
+        lost=house.lost(collected.fingerprint, stored) if missing else (),
         jobs=jobs.jobs(
             recipe.resources,
             cores=basis.host.cores,

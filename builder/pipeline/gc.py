@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["ASIDE", "KINDS", "Candidate", "Decision", "Kind", "Policy", "decide", "last_used", "lock_of", "sweep", "total"]
+__all__ = [
+    "ASIDE",
+    "KINDS",
+    "Candidate",
+    "Decision",
+    "Kind",
+    "Policy",
+    "decide",
+    "last_used",
+    "lock_of",
+    "sweep",
+    "total",
+]
 
 Kind = Literal["scratch", "tree", "log", "wheel", "archive", "mirror", "cache"]
 

@@ -154,6 +154,7 @@ def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidat
         scratch=world.builds,
         torch=basis.torch,
         offline=basis.request.offline,
+        recipe=basis.loaded.recipe.name,
     )
 
 

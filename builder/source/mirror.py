@@ -73,12 +73,18 @@ def environment(sources: Sources, **more: str) -> dict[str, str]:
 def asking(sources: Sources, remote: str) -> dict[str, str]:
     """Return the environment of a git that asks `remote`, which it knows as ``asked``: secrets stay off command lines."""
     env = {key: value for key, value in sources.env.items() if _PASSED.fullmatch(key)}
+    home = {"HOME": str(sources.root)}  # for the `~` of the settings, where the user has none
+    return home | env | _global(sources) | _asked(_SETTINGS | _NETWORK | {"remote.asked.url": remote})
+
+
+def _global(sources: Sources) -> dict[str, str]:
+    """Return the variable that names our settings for both sides of a fetch."""
     file = sources.root / "gitconfig"
     with contextlib.suppress(OSError):  # read-only sources ask nobody
         if not file.exists():
             write_atomic(file, _GLOBAL.encode())
-        env = {"HOME": str(sources.root), "GIT_CONFIG_GLOBAL": str(file), **env}
-    return env | _asked(_SETTINGS | _NETWORK | {"remote.asked.url": remote})
+        return {"GIT_CONFIG_GLOBAL": str(file)}
+    return {}
 
 
 def _asked(settings: Mapping[str, str]) -> dict[str, str]:
@@ -102,7 +108,7 @@ def insteadof(sources: Sources) -> dict[str, str]:
             pairs.append((f"url.{to}.insteadOf", prefix))
     if not pairs:
         return {}
-    env = {"GIT_CONFIG_COUNT": str(len(pairs) + 1)}
+    env = _global(sources) | {"GIT_CONFIG_COUNT": str(len(pairs) + 1)}
     for number, (key, value) in enumerate([*pairs, ("protocol.file.allow", "always")]):
         env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return env
@@ -141,7 +147,7 @@ class Mirror:
     def tags(self) -> dict[str, str]:
         """Return the tags that the mirror has, each with its commit or object."""
         listed = self.out("for-each-ref", "--format=%(refname)%09%(objectname)", "refs/tags")
-        return dict(line.split("\t", 1) for line in listed.splitlines())  # type: ignore[misc]
+        return dict(line.split("\t", 1) for line in listed.splitlines())
 
     @property
     def shallow(self) -> bool:

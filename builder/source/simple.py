@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import SourceError
+from builder.errors import HostError, SourceError
 from builder.source.place import without_credentials
 from builder.values import dataclass
 
@@ -19,6 +20,7 @@ __all__ = ["File", "ask", "plain"]
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.01"
+_DOCTOR = ("spark-build doctor",)
 _SUFFIX = re.compile(r"\.(tar\.gz|tgz|tar\.bz2|tar\.xz|zip|whl)$")
 
 
@@ -161,11 +163,14 @@ def _index_of_uv(sources: Sources) -> str:
 
     keep = ("PATH", "HOME", "XDG_CONFIG_HOME")
     env = {key: value for key, value in sources.env.items() if key in keep or key.startswith("UV_")}
-    words = ["pip", "compile", "--quiet", "--offline", "--emit-index-url", "--no-header", "-"]
+    words = ["pip", "compile", "--quiet", "--offline", "--no-cache", "--python", sys.executable]
+    words += ["--emit-index-url", "--no-header", "-"]
     done = proc.capture([uv.find_uv_bin(), *words], env=env, cwd=Path("/"))
     for line in done.out.splitlines():
         if line.startswith("--index-url "):
             return line.split(" ", 1)[1].strip()
+    if not done.ok:
+        raise HostError("uv-failed", "uv failed when it was asked for its index", cause=done.err.strip(), run=_DOCTOR)
     raise SourceError(
         "index-unknown",
         "no package index is configured",

@@ -59,7 +59,7 @@ def permanent(  # the columns of a line
         import textwrap  # noqa: PLC0415  # few texts are that long
 
         # Only a line with a duration has to keep its right edge; elsewhere a path stays whole for copying.
-        parts = textwrap.wrap(text, max(room, 20), break_long_words=bool(took), break_on_hyphens=False) or [""]
+        parts = textwrap.wrap(text, max(room, 10), break_long_words=bool(took), break_on_hyphens=False) or [""]
     first, *rest = parts
     gap = " " * max(2, edge - INDENT - len(first) - len(took)) if took else ""
     lines = [

@@ -6,6 +6,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
+from builder.errors import scrubbed
 from builder.recipe.units import show_bytes, show_seconds
 from builder.ui.reasons import grouped, reasons, short
 from builder.ui.style import clip
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from builder.plan import Plan, Step
     from builder.stages import Pin, Request
 
-__all__ = ["ago", "command", "plan_json", "plan_lines", "reasons", "why_lines"]
+__all__ = ["ago", "command", "plan_json", "plan_lines", "plan_reasons", "why_lines"]
 
 #: So many reasons of a miss stand in a plan; `why` has all.
 REASONS = 6
@@ -49,6 +50,11 @@ def plan_lines(
     return tuple(lines)
 
 
+def plan_reasons(plan: Plan) -> tuple[str, ...]:
+    """Return why there is something to build, one line a reason."""
+    return plan.lost or reasons(plan.changes)
+
+
 def plan_json(plan: Plan) -> dict[str, Json]:
     """Return a plan for programs; durations in seconds, sizes in bytes."""
     return {
@@ -66,7 +72,7 @@ def plan_json(plan: Plan) -> dict[str, Json]:
             for step in plan.steps
         ],
         "nearest": plan.nearest,
-        "reasons": list(reasons(plan.changes)),
+        "reasons": list(plan_reasons(plan)),
         "changes": [{"path": one.path, "kind": one.kind, "old": one.old, "new": one.new} for one in plan.changes],
         "jobs": plan.jobs,
         "estimate_s": plan.estimate_s,
@@ -149,27 +155,35 @@ def _step(step: Step, now: float) -> str:
 
 
 def _pin(pin: Pin, now: float) -> Iterator[str]:
-    if pin.commit:
+    if pin.kind == "local":
+        from urllib.parse import unquote  # noqa: PLC0415  # hardly ever
+
+        yield unquote(pin.url.removeprefix("file://"))
+        yield f"{f'at {pin.commit[:12]}, ' if pin.commit else ''}files {short(pin.tree)}"
+    elif pin.commit:
         extra = f", {len(pin.submodules)} submodules" if pin.submodules else ""
         extra += "".join(f", with PR {pull.number} ({pull.head[:7]})" for pull in pin.pulls)
         yield f"{pin.ref} = {pin.commit[:12]}{extra}" if pin.ref != pin.commit else f"{pin.commit[:12]}{extra}"
-    elif pin.filename:
-        yield f"{pin.filename}{f', {show_bytes(pin.size)}' if pin.size else ''}"
-    yield pin.url if pin.commit or pin.kind == "local" else short(pin.tree)
+        yield pin.url
+    else:
+        if pin.filename:
+            yield f"{pin.filename}{f', {show_bytes(pin.size)}' if pin.size else ''}"
+        yield short(pin.tree)
     if pin.stale:
         age = f"as of {ago(now - pin.asked_at)}" if pin.asked_at else "of unknown age"
         yield f"▲ {age}: the remote wasn't asked"
 
 
 def _work(plan: Plan) -> Iterator[str]:
-    known = list(reasons(plan.changes))
+    known = plan_reasons(plan)
     if known:
         yield _row("because", clip(known[0], _WIDTH - 13))
         for reason in known[1:REASONS]:
             yield _row("", clip(reason, _WIDTH - 13))
         if len(known) > REASONS:
             yield _row("", f"and {len(known) - REASONS} more: spark-build why {plan.recipe}")
-        yield _row("", f"(against {plan.nearest[:10]}, the nearest stored build)" if plan.nearest else "")
+        if plan.nearest:
+            yield _row("", f"(against {plan.nearest[:10]}, the nearest stored build)")
     elif plan.hits and not plan.nearest:
         yield _row("because", "not all outputs of this build are stored")
     elif plan.nearest is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Catalogue"]
 
-VERSION = 1
+VERSION = 2
 #: How long another process may hold the file before this is an error.
 BUSY_S = 10.0
 
@@ -27,7 +27,9 @@ _SCHEMA = """
 CREATE TABLE wheels (
     sha256 TEXT PRIMARY KEY, filename TEXT NOT NULL UNIQUE, project TEXT NOT NULL, version TEXT NOT NULL,
     output TEXT NOT NULL, fingerprint TEXT NOT NULL, recipe TEXT NOT NULL, size INTEGER NOT NULL, created REAL NOT NULL,
-    state TEXT NOT NULL, requires_python TEXT, metadata BLOB NOT NULL, metadata_sha256 TEXT NOT NULL
+    state TEXT NOT NULL, requires_python TEXT, metadata BLOB NOT NULL, metadata_sha256 TEXT NOT NULL,
+    -- The time of the file when its bytes were last known to be right.
+    mtime_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX wheels_fingerprint ON wheels (fingerprint);
 CREATE INDEX wheels_recipe ON wheels (recipe, created);
@@ -88,7 +90,7 @@ class Catalogue:
             raise WheelhouseError(
                 "catalogue-version",
                 f"{path} has version {version}, this spark-build knows {VERSION}",
-                help="a newer spark-build wrote it; use that one, or make the catalogue anew with this one",
+                help="another spark-build wrote it; use that one, or make the catalogue anew with this one",
                 run=("spark-build wheels reindex",),
             )
 
@@ -196,9 +198,9 @@ class Catalogue:
         channel: str | None,
         inputs: dict[str, Any] | None,
     ) -> None:
-        """Add one wheel inside a transaction, to `channel` too, with its inputs document."""
+        """Add one wheel inside a transaction, to `channel` too, with its inputs document; its file is there, and right."""
         db.execute(
-            f"INSERT OR REPLACE INTO wheels ({_COLUMNS}, metadata) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608  # ours
+            f"INSERT OR REPLACE INTO wheels ({_COLUMNS}, metadata, mtime_ns) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608  # ours
             (
                 wheel.output,
                 wheel.project,
@@ -213,6 +215,7 @@ class Catalogue:
                 wheel.requires_python,
                 wheel.metadata_sha256,
                 metadata,
+                wheel.path.stat().st_mtime_ns,
             ),
         )
         db.execute("INSERT OR IGNORE INTO names VALUES (?,?)", (wheel.filename, wheel.sha256))

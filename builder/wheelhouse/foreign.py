@@ -38,7 +38,7 @@ class Foreign:
 def add(house: Wheelhouse, one: Foreign) -> tuple[Stored, bool]:
     """File `one` in channel ``local``; return it as stored, and whether the same bytes were there already.
 
-    Raises WheelhouseError ``name-taken`` where its name stands for other bytes.
+    Raises UsageError ``name-taken`` where its name stands for other bytes.
     """
     before = {
         stored.sha256 for stored in house.catalogue.stored("sha256=? AND state<>'unpublished'", (one.wheel.sha256,))

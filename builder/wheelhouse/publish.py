@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder import durable
 from builder.digest import sha256_bytes, sha256_file
-from builder.errors import HostError, SparkError, WheelhouseError
+from builder.errors import HostError, SparkError, UsageError, WheelhouseError
 from builder.stages import Stored
 from builder.values import dataclass, fields
 from builder.wheelhouse import journal, locks
@@ -121,7 +121,7 @@ def _undoing(house: Wheelhouse, undo: Callable[[], None]) -> Iterator[None]:
 def _known(house: Wheelhouse, wheel: Wheel) -> Stored | None:
     """Return the wheel as stored when the same bytes are there and listed; raise when the name stands for others."""
     if house.taken(wheel.filename, wheel.sha256):
-        raise WheelhouseError(
+        raise UsageError(
             "name-taken",
             f"{wheel.filename} already stands for other bytes",
             cause="a name never gets new bytes: clients keep what they downloaded under it",
@@ -129,9 +129,8 @@ def _known(house: Wheelhouse, wheel: Wheel) -> Stored | None:
             run=(f"spark-build wheels list {wheel.project} --all",),
         )
     for stored in house.catalogue.stored("sha256=? AND state<>'unpublished'", (wheel.sha256,)):
-        with contextlib.suppress(OSError):
-            if stored.path.stat().st_size == stored.size:
-                return stored
+        if house.is_whole(stored):
+            return stored
     return None
 
 

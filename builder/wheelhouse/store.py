@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from builder.errors import HostError, UsageError, WheelhouseError
 from builder.plan import Known
@@ -28,6 +28,22 @@ WRITE_WAIT_S = 120.0
 
 #: So many older builds are looked at for the nearest one.
 KNOWN_LIMIT = 8
+
+
+class Kept(Protocol):
+    """A file that was published."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its bytes, in hex."""
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
 
 
 class Wheelhouse:
@@ -98,13 +114,43 @@ class Wheelhouse:
     # --- reading
 
     def find(self, fingerprint: str) -> tuple[Stored, ...]:
-        """Return the published wheels of `fingerprint` whose file is there in full size; of each output the newest."""
+        """Return the published wheels of `fingerprint` whose file is as it was published; of each output the newest."""
         found: dict[str, Stored] = {}
         for wheel in self.catalogue.stored("fingerprint=? AND state='published'", (fingerprint,)):
-            with contextlib.suppress(OSError):
-                if wheel.path.stat().st_size == wheel.size:
-                    found[wheel.output] = wheel
+            if self.is_whole(wheel):
+                found[wheel.output] = wheel
         return tuple(found.values())
+
+    def is_whole(self, wheel: Kept) -> bool:
+        """Whether the file has the bytes that were published; read only where its time isn't the one that was kept."""
+        try:
+            found = wheel.path.stat()
+            if found.st_size != wheel.size:
+                return False
+            rows = self.catalogue.rows("SELECT mtime_ns FROM wheels WHERE sha256=?", (wheel.sha256,))
+            return rows == [(found.st_mtime_ns,)] or self._reread(wheel, found.st_mtime_ns)
+        except OSError:
+            return False
+
+    def _reread(self, wheel: Kept, mtime_ns: int) -> bool:
+        from builder.digest import sha256_file  # noqa: PLC0415  # hardly ever
+
+        if sha256_file(wheel.path) != wheel.sha256:
+            return False
+        if not self.read_only:  # who holds the lock, or finds it held, reads once more the next time
+            with contextlib.suppress(HostError), self.writing(timeout_s=0), self.catalogue.transaction() as db:
+                db.execute("UPDATE wheels SET mtime_ns=? WHERE sha256=?", (mtime_ns, wheel.sha256))
+        return True
+
+    def lost(self, fingerprint: str, found: Sequence[Stored]) -> tuple[str, ...]:
+        """Return what became of published wheels of `fingerprint` that `find` found no more, one line a wheel."""
+        there = {wheel.output for wheel in found}
+        published = self.catalogue.stored("fingerprint=? AND state='published'", (fingerprint,))
+        newest = {wheel.output: wheel for wheel in published if wheel.output not in there}
+        return tuple(
+            f"the stored wheel {'was changed' if wheel.path.exists() else 'is gone'}: {wheel.filename}"
+            for wheel in newest.values()
+        )
 
     def list_wheels(self, *, project: str | None = None, include_unpublished: bool = False) -> tuple[Stored, ...]:
         """Return wheels, oldest first."""
@@ -221,7 +267,7 @@ class Wheelhouse:
     ) -> tuple[Stored, ...]:
         """File a set of wheels, all or none, and return them as stored. A wheel that is there already is a hit.
 
-        Raises WheelhouseError ``name-taken``, HostError ``disk-full`` or ``unwritable``; nothing half-done stays.
+        Raises UsageError ``name-taken``, HostError ``disk-full`` or ``unwritable``; nothing half-done stays.
         """
         from builder.wheelhouse import publish  # noqa: PLC0415  # not on the hit path
 

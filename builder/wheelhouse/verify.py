@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "verify"]
 
-Kind = Literal["catalogue", "missing", "changed", "refused", "metadata", "sidecar", "unlisted"]
+Kind = Literal["catalogue", "missing", "changed", "refused", "metadata", "sidecar", "unlisted", "index"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

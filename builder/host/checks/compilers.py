@@ -155,13 +155,14 @@ def host_compiler(subject: Subject) -> Iterator[Finding]:
     names = [
         recipe.name for recipe in subject.recipes if recipe.system.gcc and not floors.fits(version, recipe.system.gcc)
     ]
+    mend = floors.gcc_command(where)
     yield Finding(
         id="compiler",
         status="warn",
         found=f"g++ {version}",
         wanted=f"{GCC} or newer",
-        why=f"{', '.join(names) or 'vllm'} can't be built with it",
-        run=(floors.gcc_command(where),),
+        why=f"{', '.join(names) or 'vllm'} can't be built with it" + ("" if mend else f". {floors.GCC_ELSEWHERE}"),
+        run=(mend,) if mend else (),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from builder.host import disk as measured
@@ -43,7 +44,7 @@ def wheelhouse(subject: Subject) -> Iterator[Finding]:
     elif not os.access(place, os.W_OK | os.X_OK):
         found, wanted = f"{path} can't be written", "a folder that can be written"
         why = "nothing can be built into it"
-        run = (f"sudo chown -R $(id -u) {place}", elsewhere)
+        run = (f'sudo install -d -o "$(id -un)" {shlex.quote(str(path))}', elsewhere)
     elif flags & os.ST_NOEXEC:
         found, wanted = f"{path} is mounted noexec", "a folder from which programs run"
         why = "builds lie in it and run what they built"
