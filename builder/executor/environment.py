@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.host.programs import is_script
 from builder.recipe.interpolate import expand
 
 if TYPE_CHECKING:
@@ -83,5 +85,9 @@ def _link_programs(folder: Path, host: Host) -> frozenset[str]:
         if other in paths:
             paths.setdefault(name, paths[other])
     for name, path in paths.items():
-        (folder / name).symlink_to(path)
+        if is_script(Path(path)):  # it may look for its own folder by the name under which it is started
+            (folder / name).write_text(f'#!/bin/sh\nexec {shlex.quote(path)} "$@"\n')
+            (folder / name).chmod(0o755)
+        else:
+            (folder / name).symlink_to(path)
     return frozenset(paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
     from builder.stages import EnvLock, Host, Pin
 
 __all__ = ["DEFAULT_ARCH", "Evaluation", "evaluate", "evaluate_all", "told"]
+
+#: A path in a variable's value, also behind a compiler's flag: ``-I/opt/x``, ``@/opt/flags``.
+_PATH = re.compile(r"(?:-[A-Za-z]+|@)?/*(/[^/].*)")
+
+#: Folders of the system as a whole: nobody put them in place, and their digest would take minutes.
+_SYSTEM = frozenset(
+    f"{root}{name}" for root in ("", "/usr") for name in ("/bin", "/lib", "/lib64", "/include", "/share")
+)
+_SYSTEM |= {"/usr", "/etc", "/dev", "/proc", "/sys", "/usr/local", "/opt", "/home", "/root", "/var", "/srv"}
 
 #: The user's word for GB10.
 DEFAULT_ARCH = "12.1a"
@@ -180,8 +190,9 @@ def _named_paths(loaded: Loaded, request: Request, world: World, machine: Machin
     build = loaded.recipe.build
     outputs = [value for output in loaded.recipe.output for value in output.env.values()]
     values = [*build.env.values(), *outputs, *world.config.build.get("env", {}).values(), *request.env.values()]
-    paths = [Path(value) for value in values if value.startswith("/") and len(value) > 1]
-    return {str(path): machine.digest(path) for path in paths if path.is_file() or path.is_dir()}
+    words = (word for value in values for word in re.split(r"[\s:;,='\"]+", value))
+    paths = {Path(found[1]) for word in words if (found := _PATH.fullmatch(word)) and found[1] not in _SYSTEM}
+    return {str(path): machine.digest(path) for path in sorted(paths) if path.is_file() or path.is_dir()}
 
 
 @contextlib.contextmanager
