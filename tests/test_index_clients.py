@@ -67,7 +67,7 @@ def test_labelled_wheel_is_installed_by_its_plain_version(
     publish(house, tmp_path, "Tiny_Name", version="1.0+cu130", label=NEW, files={"tiny.py": b"VALUE = 7\n"})
     dest = index.export(house, tmp_path / "dest").path
     with reachable(way, dest) as server:
-        done = client.install(server.url, "tiny.name==1.0")
+        done = client.install(server.url, "tiny-name==1.0")
     assert done.returncode == 0, done.stderr
     assert client.version("tiny-name") == f"1.0+{NEW}.cu130"
     assert client.run(str(client.python), "-c", "import tiny; print(tiny.VALUE)").stdout == "7\n"
