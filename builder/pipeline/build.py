@@ -21,6 +21,7 @@ from builder.wheel import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from builder import stages
     from builder.events import Sink
@@ -129,17 +130,24 @@ def _prepare_tree(attempt: Attempt) -> None:
         if names := workspace.changed(space):
             _restore_tree(attempt, names)
         return
-    sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
     with phase(attempt, "fetch") as text:
-        fetched = source.fetch(one.plan.pin, sources)
+        fetched = _lay_out(attempt, space.src)
         text.append(f"{show_bytes(fetched)} fetched" if fetched else "at hand")
-        shutil.rmtree(space.src, ignore_errors=True)
-        source.materialize(one.plan.pin, space.src, sources)
     with phase(attempt, "patch") as text:
         patches.apply(one.patches, space.src, env=attempt.world.env)
         text.append(", ".join(patch.id for patch in one.patches) or "none")
         workspace.note_tree(space)
         workspace.mark(space, "patch")
+
+
+def _lay_out(attempt: Attempt, dest: Path) -> int:
+    """Leave the pinned tree at `dest`, without patches, and return how many bytes had to be fetched for it."""
+    one = attempt.one
+    sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
+    fetched = source.fetch(one.plan.pin, sources)
+    shutil.rmtree(dest, ignore_errors=True)
+    source.materialize(one.plan.pin, dest, sources)
+    return fetched
 
 
 def _restore_tree(attempt: Attempt, names: Sequence[str]) -> None:
@@ -148,12 +156,9 @@ def _restore_tree(attempt: Attempt, names: Sequence[str]) -> None:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     text = f"src/{names[0]}{more} in the kept tree isn't as it was laid out: put back; --source builds a changed folder"
     attempt.sink.emit(events.Note(level="warning", text=text))
-    sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
     fresh = space.root / "fresh"
-    shutil.rmtree(fresh, ignore_errors=True)
     with phase(attempt, "fetch") as told:
-        source.fetch(one.plan.pin, sources)
-        source.materialize(one.plan.pin, fresh, sources)
+        _lay_out(attempt, fresh)
         patches.apply(one.patches, fresh, env=attempt.world.env)
         workspace.restore(space, fresh, names)
         shutil.rmtree(fresh)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from builder.values import dataclass
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Style", "clean", "clip", "columns", "fit", "of"]
-
-Colour = Literal["auto", "always", "never"]
 
 #: Columns taken for a stream that is no terminal: what fits an ordinary one, a mail and a CI page.
 DEFAULT_WIDTH = 80
