@@ -22,6 +22,7 @@ __all__ = [
     "BuildStarted",
     "Event",
     "Fetching",
+    "GateState",
     "JsonLines",
     "Note",
     "PhaseEnded",
@@ -33,6 +34,8 @@ __all__ = [
     "SourcePinned",
     "Stored",
     "Tee",
+    "UnitEnded",
+    "UnitRequeued",
     "Waiting",
     "parse_line",
 ]
@@ -128,6 +131,66 @@ class PhaseEnded(Event):
     ms: int
     output: str | None = None
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateState(Event):
+    """What the gate sees of one build at a moment, in bytes; screens get it four times a second, ``events.jsonl`` less often.
+
+    `used_bytes` is the memory of this build's compilers, `promised_bytes` what they may still take, `ceiling_bytes` what they
+    may take in all at this moment, `available_bytes` and `total_bytes` the machine's (or the tighter group's). `jobs` run,
+    `slots` may run by cores and ``-j``, `waiting` wait. `running` holds the heaviest units, each as ``(name, used bytes,
+    milliseconds since its start, milliseconds that it took last time or 0, how that is known)``. `done` and `edges` are what
+    the build tool says of its progress, 0 when it says nothing; `hits` come from the compile cache.
+    """
+
+    kind: ClassVar[str] = "gate.state"
+    used_bytes: int
+    promised_bytes: int
+    ceiling_bytes: int
+    peak_bytes: int
+    available_bytes: int
+    total_bytes: int
+    jobs: int
+    slots: int
+    waiting: int
+    bound: Literal["memory", "cpu", "idle", "pressure"]
+    paused: bool = False
+    running: tuple[tuple[str, int, int, int, str], ...] = ()
+    done: int = 0
+    edges: int = 0
+    hits: int = 0
+    requeues: int = 0
+    left_ms: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitEnded(Event):
+    """One compiler or linker run ended for good. `peak_bytes` is the largest sum over its processes."""
+
+    kind: ClassVar[str] = "unit.ended"
+    name: str
+    unit: str
+    ok: bool
+    peak_bytes: int
+    reserved_bytes: int
+    ms: int
+    wait_ms: int
+    attempts: int = 1
+    code: int = 0
+    beside: int = 0
+    available_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitRequeued(Event):
+    """A unit was stopped for memory, by spark-build or by the kernel, and runs again with `next_bytes`."""
+
+    kind: ClassVar[str] = "unit.requeued"
+    name: str
+    by: Literal["gate", "kernel"]
+    used_bytes: int
+    next_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
