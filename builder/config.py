@@ -7,6 +7,7 @@ environment: the caller hands it in.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,28 @@ __all__ = ["Config", "checkout", "inspect", "load"]
 
 SITE = Path("/etc/spark-build")
 
+
+class Size(str):
+    """A text such as ``60GiB``."""
+
+    __slots__ = ()
+
+
 #: What a table may hold: a type, or the words to choose from. A table without keys maps any text to a text.
 _KEYS: dict[str, dict[str, type | tuple[str, ...]] | None] = {
     "wheelhouse": {"path": str},
     "sources": {"cache": str},
     "index": {"url": str},
     "mirrors": None,
-    "build": {"jobs": int, "isolation": ("auto", "namespace", "none"), "python": str, "env": dict},
+    "build": {
+        "jobs": int,
+        "memory": Size,
+        "reserve": Size,
+        "isolation": ("auto", "namespace", "none"),
+        "python": str,
+        "env": dict,
+    },
+    "compile-cache": {"url": str, "path": str, "size": Size},
 }
 
 
@@ -37,7 +53,8 @@ class Config:
 
     `wheelhouse` and `sources` are absolute. `wheelhouse_from` says which rule chose the wheelhouse, for plans to print.
     `mirrors` maps URL prefixes to what is asked instead, longest prefix first. `recipe_layers` are folders that may hold
-    ``<name>.toml`` (and ``patches/<name>/``), weakest first, each with the layer's word. `build` holds ``[build]``.
+    ``<name>.toml`` (and ``patches/<name>/``), weakest first, each with the layer's word. `build` holds ``[build]``,
+    `compile_cache` ``[compile-cache]``.
     """
 
     wheelhouse: Path
@@ -47,6 +64,7 @@ class Config:
     mirrors: tuple[tuple[str, str], ...]
     recipe_layers: tuple[tuple[str, Path], ...]
     build: Mapping[str, Any]
+    compile_cache: Mapping[str, str]
     files: tuple[Path, ...]
 
 
@@ -105,6 +123,7 @@ def inspect(
         mirrors=tuple((str(prefix), str(to)) for prefix, to in mirrors),
         recipe_layers=(("site", site / "recipes"), ("user", user / "recipes")),
         build=merged.get("build", {}),
+        compile_cache=merged.get("compile-cache", {}),
         files=read,
     )
     return found, tuple(mistakes)
@@ -162,6 +181,9 @@ def _misfit(value: object, wanted: type | tuple[str, ...]) -> str:
     if wanted is dict:
         texts = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
         return "" if texts else "a table of texts"
+    if wanted is Size:
+        good = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?\s*[kmgt]?(i?b)?", value, re.IGNORECASE)
+        return "" if good else "a size such as 60GiB"
     return "" if isinstance(value, str) else "a text"
 
 

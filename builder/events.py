@@ -135,13 +135,13 @@ class PhaseEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateState(Event):
-    """What the gate sees of one build at a moment, in bytes; screens get it four times a second, ``events.jsonl`` less often.
+    """What the gate sees of one build at a moment; screens get it four times a second, ``events.jsonl`` less often.
 
-    `used_bytes` is the memory of this build's compilers, `promised_bytes` what they may still take, `ceiling_bytes` what they
-    may take in all at this moment, `available_bytes` and `total_bytes` the machine's (or the tighter group's). `jobs` run,
-    `slots` may run by cores and ``-j``, `waiting` wait. `running` holds the heaviest units, each as ``(name, used bytes,
-    milliseconds since its start, milliseconds that it took last time or 0, how that is known)``. `done` and `edges` are what
-    the build tool says of its progress, 0 when it says nothing; `hits` come from the compile cache.
+    `used_bytes` is the memory of this build's compilers, `promised_bytes` what they may still take, `ceiling_bytes` what
+    they may take in all at this moment, `available_bytes` and `total_bytes` the machine's (or the tighter group's). `jobs`
+    run, `slots` may run by cores and ``-j``, `waiting` wait. `running` holds the heaviest units, each as ``(name, used
+    bytes, milliseconds since its start, milliseconds that it took last time or 0, how that is known)``. `done` and
+    `edges` are what the build tool says of its progress, 0 when it says nothing; `hits` come from the compile cache.
     """
 
     kind: ClassVar[str] = "gate.state"
@@ -224,7 +224,7 @@ class Stored(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildEnded(Event):
-    """Last event of a build's file; `code` is the error's slug when it failed."""
+    """Last event of a build's file; `code` and `exit_code` are the error's when it failed."""
 
     kind: ClassVar[str] = "build.ended"
     status: Status
@@ -233,6 +233,7 @@ class BuildEnded(Event):
     phase: PhaseName | None = None
     summary: str = ""
     peak_bytes: int | None = None
+    exit_code: int | None = None
 
 
 KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Finished", "capture", "run"]
+__all__ = ["Finished", "capture", "leave", "run"]
 
 PROGRAM = "spark-build-enter"
 
@@ -134,6 +134,30 @@ def run(
         summary = f"{words[0]} was stopped after {timeout_s:.0f} s"
         raise HostError("tool-timeout", summary, cause=" ".join(words))
     return Finished(argv=words, code=child.returncode, peak_bytes=usage.peak_bytes)
+
+
+def leave(
+    argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str], cwd: Path, stdout: Path, stderr: Path
+) -> int:
+    """Start `argv` in a session of its own, without a terminal, and return its process id.
+
+    It outlives this process; while this one lives it has to be reaped (waitpid(2)). Raises HostError ``tool-missing``.
+    """
+    with stdout.open("ab") as out, stderr.open("ab") as err:
+        try:
+            child = subprocess.Popen(  # noqa: S603  # argv lists only, never a shell
+                [os.fspath(word) for word in argv],
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HostError("tool-missing", f"{argv[0]} can't be started", cause=str(error)) from error
+    child.returncode = 0  # it is the caller's now
+    return child.pid
 
 
 class _Lines:

@@ -57,6 +57,8 @@ class Request:
     env: Mapping[str, str] = field(default_factory=dict)
     jobs: int | None = None
     memory_bytes: int | None = None
+    reserve_bytes: int | None = None
+    compile_cache: str | None = None
     offline: bool = False
     relock: bool = False
     force: bool = False

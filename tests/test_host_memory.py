@@ -195,20 +195,8 @@ def test_this_machine_has_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores_", "available", "hint", "limit", "asked", "expected"),
-    [
-        (20, 120, "2GiB", None, None, 20),
-        (20, 40, "2GiB", None, None, 18),
-        (20, 40, "8GiB", None, None, 4),
-        (20, 120, "2GiB", 6, None, 6),
-        (20, 120, "2GiB", 6, 3, 3),
-        (20, 120, "2GiB", None, 99, 20),
-        (20, 1, "2GiB", None, None, 1),
-        (1, 120, "2GiB", None, None, 1),
-    ],
+    ("cores_", "limit", "asked", "expected"),
+    [(20, None, None, 20), (20, 6, None, 6), (20, 6, 3, 3), (20, 3, 6, 3), (20, None, 99, 20), (1, None, None, 1)],
 )
-def test_jobs_go_by_the_scarcest(
-    cores_: int, available: int, hint: str, limit: int | None, asked: int | None, expected: int
-) -> None:
-    resources = Resources(mem_per_job=hint, jobs=limit)
-    assert jobs.jobs(resources, cores=cores_, available_bytes=available * GIB, asked=asked) == expected
+def test_caps_on_jobs_only_lower_them(cores_: int, limit: int | None, asked: int | None, expected: int) -> None:
+    assert jobs.jobs(Resources(mem_per_job="64GiB", jobs=limit), cores=cores_, asked=asked) == expected

@@ -207,3 +207,9 @@ def test_ninja_knows_its_own_unfinished_objects_after_a_kill_and_not_after_a_pow
     (tree.src / ".ninja_log").write_text("# ninja log v6\n")
     assert "newest.o" in left(tree, "one\n")
     assert "newest.o" not in left(tree, "two\n")
+
+
+def test_power_cut_leaves_ninjas_records_without_which_all_is_made_again(tree: Workspace) -> None:
+    for name in (".ninja_log", ".ninja_deps"):
+        (tree.src / name).write_text("# of just now\n")
+    assert left(tree, "two\n") == [".ninja_deps", ".ninja_log", "old.o", "source.c"]

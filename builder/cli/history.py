@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +26,10 @@ EXAMPLES = """\
 examples:
   spark-build history                               the newest attempts of all recipes
   spark-build history flashinfer --limit 5          then: spark-build log REF
+  spark-build history vllm --units >vllm.json       what its compilers needed, for another machine
+  spark-build history --import vllm.json            there; a wheel's .provenance.json does as well
 
-`memory` is the largest process of the build."""
+`memory` is the most that all its compilers held at once."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", metavar="NAME", help="only this recipe")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="so many of the newest (default: 20)")
+    parser.add_argument("--units", action="store_true", help="print what the units of NAME needed, as a JSON document")
+    parser.add_argument("--import", dest="taken", type=Path, metavar="FILE", help="take such a document from elsewhere")
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     parser.add_argument("--json", action="store_true", help="print the attempts as JSON")
 
@@ -42,6 +49,8 @@ def run(args: argparse.Namespace, app: App) -> int:
     from builder.ui.style import columns  # noqa: PLC0415
     from builder.ui.table import table  # noqa: PLC0415
 
+    if args.units or args.taken:
+        return _units(args, app)
     root = app.config().wheelhouse
     found = builds.attempts(root, recipe=args.name)
     shown = found[: max(0, args.limit)]
@@ -58,6 +67,30 @@ def run(args: argparse.Namespace, app: App) -> int:
         app.print(line)
     if more := len(found) - len(shown):
         app.stderr.write(f"and {more} older: --limit {len(found)}\n")
+    return 0
+
+
+def _units(args: argparse.Namespace, app: App) -> int:
+    """Hand out what is known of a recipe's units, or take what another machine knew."""
+    import json  # noqa: PLC0415
+
+    from builder.cli.session import opened  # noqa: PLC0415
+    from builder.pipeline import gated  # noqa: PLC0415
+
+    if args.units and not args.name:
+        raise UsageError("usage", "--units wants the NAME of a recipe", run=("spark-build history NAME --units",))
+    with opened(args, app) as world:
+        kept = gated.history(world)
+        if args.units:
+            app.stdout.write(kept.export(args.name).decode() + "\n")
+            return 0
+        try:
+            document = json.loads((app.cwd / args.taken).read_bytes())
+        except (OSError, ValueError) as error:
+            raise UsageError("history-document", f"{args.taken} can't be read", cause=str(error)) from error
+        inner = document.get("units") if isinstance(document, dict) else None
+        count = kept.import_document(json.dumps(inner if isinstance(inner, dict) else document).encode())
+    app.stderr.write(f"{count} runs taken\n")
     return 0
 
 

@@ -45,6 +45,8 @@ COMMANDS: dict[str, str] = {
     "wheels": "list, show, verify, add and remove wheels",
     "index": "write the wheelhouse as a package index",
     "log": "what a build printed",
+    "attach": "follow a build that runs",
+    "resume": "go on with a build that isn't done",
     "history": "past builds",
     "gc": "free space by policy",
     "doctor": "this machine: what's wrong and the command that mends it",
@@ -142,7 +144,8 @@ def answer(words: Sequence[str]) -> int:
     """Run a command line and return the exit code. Never raises, except on a bug with ``SPARK_BUILD_DEBUG``."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         code = run(words)
         sys.stdout.flush()

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plan", action="store_true", help="stop after the plan; exit 10 when something would be built"
     )
     parser.add_argument("--force", action="store_true", help="build although the wheel is there, and compare")
+    parser.add_argument(
+        "--detach", action="store_true", help="build in the background; `spark-build attach` follows it"
+    )
     parser.add_argument("--keep-going", action="store_true", help="build the other recipes when one fails")
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     add_progress(parser)
@@ -43,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, app: App) -> int:
     """Print the paths of the wheels; with ``--plan`` the plan."""
     asked = requests(args, app, force=args.force)
+    if args.detach and not args.plan and "SPARK_BUILD_DETACHED" not in app.env:
+        from builder.cli.attach import detached  # noqa: PLC0415  # rarely wanted
+
+        return detached(app)
     with opened(args, app) as world:
         from builder.pipeline.evaluate import evaluate_all  # noqa: PLC0415  # after the arguments were found good
 
@@ -53,7 +60,7 @@ def run(args: argparse.Namespace, app: App) -> int:
             if failed:
                 raise failed[0]
             return code
-        return _build(evaluations, world, app, failed or [])
+        return build_all(evaluations, world, app, failed or [])
 
 
 def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, as_json: bool) -> int:
@@ -75,7 +82,8 @@ def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, a
     return FOUND_WORK if any(one.plan.misses for one in evaluations) else 0
 
 
-def _build(evaluations: tuple[Evaluation, ...], world: World, app: App, failed: list[SparkError]) -> int:
+def build_all(evaluations: tuple[Evaluation, ...], world: World, app: App, failed: list[SparkError]) -> int:
+    """Build what the plans miss and print the path of every wheel; `failed` are errors of others, the first is raised."""
     args, wheels = app.args, []
     for one in evaluations:
         if not one.plan.misses:

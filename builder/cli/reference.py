@@ -43,10 +43,16 @@ is an error.
 
 def pages(docs: Path) -> dict[str, str]:
     """Return every generated page by its name in `docs`."""
+    from builder.executor import failures  # noqa: PLC0415
     from builder.recipe import reference  # noqa: PLC0415  # completion needs only `children`
 
     recipes = reference.page((docs / "recipes.md").read_text(encoding="utf-8"))
-    return {"cli.md": page(), "recipes.md": recipes, "recipe.schema.json": reference.schema_text()}
+    return {
+        "cli.md": page(),
+        "failures.md": failures.page(),
+        "recipes.md": recipes,
+        "recipe.schema.json": reference.schema_text(),
+    }
 
 
 def page() -> str:

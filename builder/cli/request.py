@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from builder.recipe.units import parse_bytes
 from builder.stages import Request
 
 if TYPE_CHECKING:
@@ -69,7 +70,22 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> Non
     )
     how = parser.add_argument_group("how")
     how.add_argument(
-        "-j", "--jobs", type=int, metavar="N", help="at most so many compilers at once (default: by cores and memory)"
+        "-j", "--jobs", type=int, metavar="N", help="at most so many compilers at once (default: the cores)"
+    )
+    how.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="at most so much memory for compilers: 60G (default: what is free, less the reserve)",
+    )
+    how.add_argument(
+        "--reserve",
+        metavar="SIZE",
+        help="what stays free for everybody else (default: 6G or a twentieth of the machine's, whichever is more)",
+    )
+    how.add_argument(
+        "--compile-cache",
+        metavar="URL",
+        help="share compiled objects by this HTTP store, or file:///FOLDER, as well; `off` compiles everything",
     )
     how.add_argument(
         "--isolation",
@@ -89,9 +105,10 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_argument_group("what is shown")
     shown.add_argument(
         "--progress",
-        choices=("auto", "plain", "json", "quiet"),
+        choices=("auto", "live", "plain", "json", "quiet"),
         default="auto",
-        help="lines, events as JSON lines, or nothing, on stderr (default: SPARK_BUILD_PROGRESS, else plain)",
+        help="a live view, lines, events as JSON lines, or nothing, on stderr (default: SPARK_BUILD_PROGRESS, else "
+        "live on a terminal, plain elsewhere)",
     )
     shown.add_argument(
         "--color",
@@ -138,6 +155,9 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
             settings=pairs(args.settings, "--set"),
             env=_variables(args.env),
             jobs=args.jobs,
+            memory_bytes=_size(args.memory, "--memory"),
+            reserve_bytes=_size(args.reserve, "--reserve"),
+            compile_cache=_cache(args.compile_cache),
             offline=args.offline,
             relock=args.relock,
             force=force,
@@ -145,6 +165,26 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
         )
         for name in dict.fromkeys(args.name)
     )
+
+
+def _size(word: str | None, flag: str) -> int | None:
+    if word is None:
+        return None
+    try:
+        size = parse_bytes(word)
+    except ValueError as error:
+        raise UsageError("usage", f"{flag}: {error}") from None
+    if not size:
+        raise UsageError("usage", f"{flag} {word}: the gate can't be turned off; leave {flag} out for the default")
+    return size
+
+
+def _cache(word: str | None) -> str | None:
+    if word is not None:
+        from builder.gate import ccache  # noqa: PLC0415  # rarely asked for
+
+        ccache.choose(word)
+    return word
 
 
 def _repository(given: str | None, app: App) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["first_error"]
+__all__ = ["error_block", "first_error", "plain", "points_at_source"]
 
 #: At most so many lines are quoted, and of each so many characters.
 LINES, CHARACTERS = 12, 300
@@ -41,6 +41,9 @@ _ERROR = re.compile(
     """,
     re.VERBOSE,
 )
+_AT_SOURCE = re.compile(
+    r"^\S.*?(?::\d+(?::\d+)?: (?:fatal )?error:|\(\d+\): (?:catastrophic )?error\b)|^error\[E\d+\]:"
+)
 #: A tool says that something else failed.
 _NEWS = re.compile(
     r"^FAILED: |^make(?:\[\d+\])?: \*\*\* |^ninja: build stopped|^\*\*\* .* failed|^error: |^ERROR: |^collect2: error|"
@@ -59,13 +62,28 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 def first_error(lines: Sequence[str]) -> tuple[str, ...]:
     """Return a few lines that begin with the first real error; where there is none, the last lines that say anything."""
-    plain = [_ESCAPES.sub("", line).rstrip() for line in lines]
-    found = _compiler(plain) or _exception(plain) or _news(plain) or _last(plain)
+    text = plain(lines)
+    found = error_block(text) or _last(text)
     if len(found) > LINES:
         found = found[:LINES]
         breaks = [at for at, line in enumerate(found) if at and not line]
         found = found[: breaks[-1]] if breaks else found  # whole paragraphs
     return tuple(line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + "…" for line in found)
+
+
+def plain(lines: Sequence[str]) -> list[str]:
+    """Return lines without terminal colours and without what trails them."""
+    return [_ESCAPES.sub("", line).rstrip() for line in lines]
+
+
+def error_block(lines: Sequence[str]) -> list[str]:
+    """Return all of the first real error in plain lines; empty when nothing looks like one."""
+    return _compiler(lines) or _exception(lines) or _news(lines)
+
+
+def points_at_source(line: str) -> bool:
+    """Whether a line is a compiler's own word about a place in a source: nothing elsewhere in the log explains it better."""
+    return bool(_AT_SOURCE.match(line))
 
 
 def _compiler(lines: Sequence[str]) -> list[str]:

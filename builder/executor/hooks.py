@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from builder import buildenv, proc
 from builder.errors import BuildFailed, HostError
 from builder.events import Printed
-from builder.executor.excerpt import first_error
+from builder.executor import diagnosis
 from builder.stages import Built
 from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from builder.events import Sink
+    from builder.events import Sink, UnitEnded
     from builder.executor.isolation import Isolation
     from builder.stages import EnvLock, Workspace
 
 __all__ = ["Bench", "build_wheel", "dynamic_requires"]
 
-#: How a program says that it looked for a host and there was no network.
-_REACHED = re.compile(
-    r"(?:Could not resolve host:?|Failed to resolve|unable to access|Temporary failure in name resolution.*?|"
-    r"Failed to establish a new connection.*?|Name or service not known.*?|Network is unreachable.*?|"
-    r"Could not connect to|urlopen error|error sending request for url|Connection error while fetching|"
-    r"failed to fetch|Could not fetch URL|dns error.*?)[\s:('\"]*([a-z]+://[^\s'\")]+|[a-z0-9-]+(?:\.[a-z0-9-]+)+)?",
-    re.IGNORECASE,
-)
-_URL = re.compile(r"\b(?:https?|git|ssh)://[^\s'\"<>)]+")
-
 _SHOWN = 400
+
+#: Backends that build in a temporary folder unless told another one, which would take all objects of a killed build with it.
+_TEMPORARY = {"scikit_build_core.build", "mesonpy"}
+
+#: Where they build instead, in the project.
+_FOLDER = ".spark-build"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where and how the hooks of one output run. `log` gets every line; `timeout_s` bounds one hook call."""
+    """Where and how the hooks of one output run. `log` gets every line, `heard` too; `timeout_s` bounds one hook call.
+
+    `units` gives the compiler runs that ended so far, for telling what a failed one needed.
+    """
 
     space: Workspace
     output: str
@@ -47,6 +45,9 @@ class Bench:
     log: Path
     sink: Sink
     config_settings: Mapping[str, str | list[str]]
+    recipe: str = ""
+    heard: Callable[[str], None] = lambda _line: None
+    units: Callable[[], Sequence[UnitEnded]] = tuple
     timeout_s: float | None = None
 
     @property
@@ -111,6 +112,7 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
     def on_line(text: str) -> None:
         lines.append(text)
         del lines[: -_SHOWN * 10]
+        bench.heard(text)
         bench.sink.emit(Printed(phase="build", text=text))
 
     def runner(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:
@@ -131,7 +133,8 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
             raise _failed(bench, hook, lines, done.code)
 
     file = bench.space.src / bench.subdir / "pyproject.toml"
-    backend = buildenv.backend(file.read_bytes() if file.is_file() else None)
+    text = file.read_bytes() if file.is_file() else None
+    backend = buildenv.backend(text)
     caller = pyproject_hooks.BuildBackendHookCaller(
         bench.project,
         backend.name,
@@ -140,7 +143,7 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
         python_executable=str(bench.space.inside / "venv" / bench.output / "bin" / "python"),
     )
     try:
-        return getattr(caller, hook)(**arguments, config_settings=dict(bench.config_settings) or None)
+        return getattr(caller, hook)(**arguments, config_settings=_settings(bench, backend.name, text) or None)
     except pyproject_hooks.BackendUnavailable as error:
         raise BuildFailed(
             "backend-missing",
@@ -164,37 +167,30 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
         ) from error
 
 
+def _settings(bench: Bench, backend: str, pyproject: bytes | None) -> dict[str, str | list[str]]:
+    """Return the config settings, with a folder that a later attempt finds again, unless project or user chose one."""
+    given = dict(bench.config_settings)
+    chosen = any(key.rpartition(".")[2].replace("_", "-") in {"build-dir", "builddir"} for key in given)
+    if chosen or backend not in _TEMPORARY or "SKBUILD_BUILD_DIR" in bench.env or b"build-dir" in (pyproject or b""):
+        return given
+    folder = bench.space.src / bench.subdir / _FOLDER
+    folder.mkdir(exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")  # else some would add to the version that the tree isn't clean
+    return given | {"build-dir": _FOLDER}
+
+
 def _failed(bench: Bench, hook: str, lines: Sequence[str], code: int) -> BuildFailed:
-    """Return why a hook failed, by what it printed."""
-    wanted = reached(lines) if bench.isolation.level != "none" else None
-    if wanted is not None:
-        return BuildFailed(
-            "network-reached",
-            f"the build of {bench.output} reached for the network{f': {wanted}' if wanted else ''}",
-            cause="\n".join(first_error(lines)),
-            help="a build reads only what is pinned: give the file or package to it by the recipe "
-            "(build.requires-add for Python packages, build.env for a switch that turns the download off)",
-            run=_next(bench),
-        )
-    how = f"killed by signal {code - 128}" if code > 128 else f"exit {code}"  # noqa: PLR2004  # as shells count
-    return BuildFailed(
-        "build-failed",
-        f"the build of {bench.output} failed in {hook} ({how})",
-        cause="\n".join(first_error(lines)),
-        help="its tree is kept: the same command goes on there",
-        run=_next(bench),
+    """Return why a hook failed, by what it printed and what its units needed."""
+    return diagnosis.failed(
+        lines,
+        output=bench.output,
+        recipe=bench.recipe,
+        hook=hook,
+        code=code,
+        ref=bench.space.root.name[:10],
+        cut_off=bench.isolation.level != "none",
+        units=bench.units(),
     )
-
-
-def reached(lines: Sequence[str]) -> str | None:
-    """Return what a build looked for in the network, empty when it doesn't say; None when it didn't look."""
-    for number, line in enumerate(lines):
-        if _REACHED.search(line):
-            near = " ".join(lines[max(0, number - 3) : number + 2])
-            url = _URL.search(line) or _URL.search(near)
-            named = _REACHED.search(line)
-            return url[0].rstrip(".,;:") if url else (named[1] or "" if named else "")
-    return None
 
 
 def _next(bench: Bench) -> tuple[str, ...]:

@@ -35,6 +35,9 @@ _LOST_S = 60.0
 #: How far back from the newest file a killed copy may lie.
 _TORN_S = 5.0
 
+#: ninja's own records: it takes what is whole of them after a power cut, and without them it makes everything again.
+_RECORDS = (".ninja_log", ".ninja_deps")
+
 
 def require_space(builds: Path, wanted_bytes: int) -> None:
     """Raise HostError ``disk-short`` when less than `wanted_bytes` are free where build trees lie."""
@@ -81,6 +84,8 @@ def _torn(root: Path, *, rebooted: bool) -> Iterator[Path]:
     made = [(path, status) for path, status in _made(root) if rebooted or not _ninja(path, root)]
     newest = max((status.st_mtime for _path, status in made), default=0.0)
     for path, status in made:
+        if path.name in _RECORDS:
+            continue
         if status.st_mtime >= newest - (_LOST_S if rebooted else _TORN_S) or (rebooted and status.st_size == 0):
             yield path
 

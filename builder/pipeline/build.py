@@ -11,7 +11,7 @@ from builder.errors import BuildFailed
 from builder.executor import environment, hooks, isolation, workspace
 from builder.host import floors
 from builder.pipeline import evaluate as evaluation
-from builder.pipeline import finish, resolve
+from builder.pipeline import finish, gated, resolve
 from builder.pipeline.attempt import AskedForMore, phase, recorded
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
@@ -20,13 +20,14 @@ from builder.stages import Built
 from builder.wheel import read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from builder import stages
     from builder.events import Sink
     from builder.pipeline.attempt import Attempt
     from builder.pipeline.evaluate import Evaluation
+    from builder.pipeline.gated import Gate
     from builder.pipeline.world import World
     from builder.recipe.model import Output
 
@@ -175,23 +176,29 @@ def _at_hand(attempt: Attempt, output: Output) -> Built | None:
 
 def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Built:
     _prepare_environment(attempt, lock)
-    one, space = attempt.one, attempt.space
-    bench = _bench(attempt, output)
+    space, env = attempt.space, _environment(attempt, output)
     with phase(attempt, "build", output.name, log=True) as text:
-        workspace.mark(space, "building")
-        known = resolve.dynamic(attempt.world, one.lock_keys[output.name])
-        missing = [want for want in hooks.dynamic_requires(bench, lock) if want not in known]
-        if missing:
-            resolve.remember_dynamic(attempt.world, one.lock_keys[output.name], missing)
-            note = f"{output.name}: the backend asks for {', '.join(missing)} too; locked with the rest"
-            attempt.sink.emit(events.Note(level="info", text=note))
-            raise AskedForMore
-        built = hooks.build_wheel(bench)
+        with gated.opened(attempt, output, env) as gate:
+            built = _call_backend(attempt, output, lock, _bench(attempt, output, {**env, **gate.variables}, gate))
         workspace.unmark(space, "building")
         workspace.mark(space, f"built-{output.name}")
+        attempt.accounts[output.name] = account = gated.account(gate, built)
         text.append(built.path.name)
-    attempt.peaks.append(built.peak_bytes)
+        text.extend(gated.told(account))
     return built
+
+
+def _call_backend(attempt: Attempt, output: Output, lock: stages.EnvLock, bench: hooks.Bench) -> Built:
+    one = attempt.one
+    workspace.mark(attempt.space, "building")
+    known = resolve.dynamic(attempt.world, one.lock_keys[output.name])
+    missing = [want for want in hooks.dynamic_requires(bench, lock) if want not in known]
+    if missing:
+        resolve.remember_dynamic(attempt.world, one.lock_keys[output.name], missing)
+        note = f"{output.name}: the backend asks for {', '.join(missing)} too; locked with the rest"
+        attempt.sink.emit(events.Note(level="info", text=note))
+        raise AskedForMore
+    return hooks.build_wheel(bench)
 
 
 def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
@@ -215,7 +222,8 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
         text.append(f"{len(lock.packages)} packages from the lock")
 
 
-def _bench(attempt: Attempt, output: Output) -> hooks.Bench:
+def _environment(attempt: Attempt, output: Output) -> dict[str, str]:
+    """Return the build's variables, as they are without the gate."""
     one, space, plan = attempt.one, attempt.space, attempt.one.plan
     recipe, version = one.loaded.recipe, one.loaded.recipe.version
     wanted = {
@@ -225,7 +233,8 @@ def _bench(attempt: Attempt, output: Output) -> hooks.Bench:
         **attempt.world.config.build.get("env", {}),
         **one.request.env,
     }
-    env = environment.make(
+    mirrors = insteadof(attempt.world.sources(offline=True, recipe=plan.recipe))
+    return mirrors | environment.make(
         space,
         output=output.name,
         wanted=wanted,
@@ -235,15 +244,22 @@ def _bench(attempt: Attempt, output: Output) -> hooks.Bench:
         epoch=finish.epoch_of(plan.pin),
         host=plan.host,
     )
-    limit = recipe.resources.build_timeout
+
+
+def _bench(attempt: Attempt, output: Output, env: Mapping[str, str], gate: Gate) -> hooks.Bench:
+    one, space = attempt.one, attempt.space
+    limit = one.loaded.recipe.resources.build_timeout
     return hooks.Bench(
         space=space,
         output=output.name,
         subdir=output.path,
-        env=insteadof(attempt.world.sources(offline=True, recipe=plan.recipe)) | env,
+        env=env,
         isolation=attempt.level,
         log=space.logs / "build.log",
-        sink=attempt.sink,
+        sink=gate.sink,
+        recipe=one.plan.recipe,
+        heard=gate.heard,
+        units=gate.units,
         config_settings=_settings(attempt, output),
         timeout_s=parse_seconds(limit) if limit else None,
     )

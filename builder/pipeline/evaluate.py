@@ -162,7 +162,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         paths=_named_paths(loaded, request, world, machine),
         builds_on={one.plan.recipe: one.plan.inputs.fingerprint for one in depends},
     )
-    made = _plan(basis, collected, [output.name for output in outputs], machine.memory.available_bytes)
+    made = _plan(basis, collected, [output.name for output in outputs])
     return Evaluation(
         request=request,
         loaded=loaded,
@@ -220,6 +220,9 @@ def _built_on(name: str, request: Request, world: World, machine: Machine, known
             arch=request.arch,
             cuda=request.cuda,
             jobs=request.jobs,
+            memory_bytes=request.memory_bytes,
+            reserve_bytes=request.reserve_bytes,
+            compile_cache=request.compile_cache,
             offline=request.offline,
             isolation=request.isolation,
         )
@@ -271,7 +274,7 @@ def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Torch
     return torch
 
 
-def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str], available_bytes: int) -> plan.Plan:
+def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str]) -> plan.Plan:
     recipe, request, house = basis.loaded.recipe, basis.request, basis.world.house
     stored = house.find(collected.fingerprint)
     missing = request.force or not set(names) <= {wheel.output for wheel in stored}
@@ -287,7 +290,6 @@ def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str], availabl
         jobs=jobs.jobs(
             recipe.resources,
             cores=basis.host.cores,
-            available_bytes=available_bytes,
             asked=request.jobs or basis.world.config.build.get("jobs"),
         ),
         estimate_s=_estimate(house.root, recipe.name, names) if missing else None,

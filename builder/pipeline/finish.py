@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from builder import digest
+from builder.pipeline import gated
+from builder.values import fields
 from builder.wheel import label, pack, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from builder import stages
+    from builder.gate.ccache import Statistics
+    from builder.gate.tally import Summary
     from builder.pipeline.attempt import Attempt
 
 __all__ = ["epoch_of", "pack_all", "provenance"]
@@ -58,6 +63,10 @@ def _packed(attempt: Attempt, built: Sequence[stages.Built], name: str) -> list[
     ]
 
 
+def _fields(value: Summary | Statistics) -> dict[str, object]:
+    return {one.name.replace("_", "-"): getattr(value, one.name) for one in fields(value)}
+
+
 def provenance(attempt: Attempt, wheels: Sequence[stages.Wheel]) -> dict[str, object]:
     """Return what was true of this run and isn't part of the wheel: times, host, isolation."""
     one, plan, host = attempt.one, attempt.one.plan, attempt.one.plan.host
@@ -77,6 +86,11 @@ def provenance(attempt: Attempt, wheels: Sequence[stages.Wheel]) -> dict[str, ob
         },
         "host": {"machine": host.machine, "cores": host.cores, "memory": host.memory_bytes},
         "jobs": plan.jobs,
+        "gate": {
+            name: {**_fields(account.gate), "cache": _fields(account.cache)}
+            for name, account in attempt.accounts.items()
+        },
+        "units": json.loads(gated.history(attempt.world).export(plan.inputs.fingerprint[:12])),
         "compressor": pack.compressor(),
         "recipe-file": one.loaded.path.name,
     }

@@ -44,7 +44,7 @@ KINDS: dict[Kind, str] = {
     "wheel": "superseded wheels",
     "archive": "source archives",
     "mirror": "git mirrors",
-    "cache": "cache of uv, which keeps the packages of build environments",
+    "cache": "caches: uv's of packages, ccache's of compiled objects",
 }
 
 #: What can be fetched again.

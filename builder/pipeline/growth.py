@@ -34,7 +34,7 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 _SCRATCH = re.compile(r"\.(fetch|lock|patches|scratch)-\w+")
 _ASIDE = re.compile(rf"{re.escape(ASIDE)}[0-9a-f]{{16}}")
 _NUMBER = re.compile(r"[0-9]+")
-_UV = re.compile(r"uv")
+_CACHES = re.compile(r"uv|ccache")
 
 
 def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[Candidate, ...]:
@@ -160,7 +160,7 @@ def _sources(sources: Path, trees: list[Path]) -> Iterator[Candidate]:
         one = Candidate(kind="mirror", path=path, size=_size(path), used=last_used(path))
         lent = "a build tree borrows from it" if os.path.realpath(path) in borrowed else ""
         yield replace(one, in_use=lent or _held_now(one))
-    for path in _folders(sources, _UV):
+    for path in _folders(sources, _CACHES):
         one = Candidate(kind="cache", path=path, size=_size(path), used=last_used(path))
         yield replace(one, in_use=_held_now(one))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.source import Sources
-from builder.values import dataclass
+from builder.ui.controls import Relay
+from builder.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +21,10 @@ __all__ = ["World"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The outside of a run. `cwd` is what relative paths on the command line mean."""
+    """The outside of a run. `cwd` is what relative paths on the command line mean, `words` that line.
+
+    `controls` takes what a screen asks for, and passes it on to the gate while there is one.
+    """
 
     config: Config
     env: Mapping[str, str]
@@ -28,6 +32,8 @@ class World:
     clock: Callable[[], float]
     sink: Sink
     house: Wheelhouse
+    words: tuple[str, ...] = ()
+    controls: Relay = field(default_factory=Relay)
 
     @property
     def builds(self) -> Path:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Beat"]
+__all__ = ["Beat", "begin"]
+
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
+
+
+def begin(thread: threading.Thread) -> None:
+    """Start `thread`; a signal waits, since an exception in the midst would leave a thread that can't be joined."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Beat:
@@ -23,8 +35,9 @@ class Beat:
     def start(self) -> None:
         """Begin; does nothing the second time or after `stop`."""
         if self._thread is None and not self._ended.is_set():
-            self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="screen", daemon=True)
+            begin(thread)
+            self._thread = thread
 
     def stop(self) -> None:
         """End; no call of `tick` begins after this returns."""

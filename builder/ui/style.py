@@ -15,10 +15,11 @@ from builder.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Style", "clean", "clip", "columns", "fit", "of"]
+__all__ = ["Style", "clean", "clip", "columns", "fit", "of", "size", "span"]
 
 #: Columns taken for a stream that is no terminal: what fits an ordinary one, a mail and a CI page.
 DEFAULT_WIDTH = 80
+DEFAULT_HEIGHT = 24
 
 #: Symbol and its stand-in for an encoding that lacks it.
 SYMBOLS = {
@@ -32,7 +33,12 @@ SYMBOLS = {
     "·": "-",
     "─": "-",
     "→": "->",
+    "█": "#",
+    "▒": "=",
+    "░": ".",
+    "▪": "#",
     "…": "...",
+    "│": "|",
     "\u2018": "'",  # the quotes of gcc and git
     "\u2019": "'",
 }
@@ -85,10 +91,16 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def columns(stream: TextIO) -> int:
     """Return the width of the terminal behind `stream`, or `DEFAULT_WIDTH`."""
+    return size(stream)[0]
+
+
+def size(stream: TextIO) -> tuple[int, int]:
+    """Return columns and rows of the terminal behind `stream` as they are now, or those of a small one."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+        found = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):  # no terminal, no file descriptor, closed
-        return DEFAULT_WIDTH
+        return DEFAULT_WIDTH, DEFAULT_HEIGHT
+    return found.columns or DEFAULT_WIDTH, found.lines or DEFAULT_HEIGHT
 
 
 def fit(text: str, encoding: str) -> str:
@@ -115,15 +127,24 @@ def clip(text: str, width: int) -> str:
         return ""
     if text.isascii() and len(text) <= width:
         return text
-    from unicodedata import combining, east_asian_width  # noqa: PLC0415  # most lines are ASCII and fit
-
-    room, kept = width, len(text)
-    sizes = [0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text]
+    sizes = _sizes(text)
     if sum(sizes) <= width:
         return text
-    for at, size in enumerate(sizes):
-        if room - size < 1:
+    room, kept = width, len(text)
+    for at, one in enumerate(sizes):
+        if room - one < 1:
             kept = at
             break
-        room -= size
+        room -= one
     return text[:kept] + "…"
+
+
+def span(text: str) -> int:
+    """Return how many terminal columns `text` takes; it holds no control characters."""
+    return len(text) if text.isascii() else sum(_sizes(text))
+
+
+def _sizes(text: str) -> list[int]:
+    from unicodedata import combining, east_asian_width  # noqa: PLC0415  # most lines are ASCII
+
+    return [0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text]

@@ -34,6 +34,7 @@ struct Prediction {
     Curve curve;
     Basis basis = Basis::fallback;
     int samples = 0; /* how many runs this rests on */
+    bool first = false; /* it failed last time: whoever mended it wants to know first */
 };
 
 /* Everything here has a default that is good for a real machine; the simulator and tests try others. */
@@ -69,7 +70,8 @@ struct Action {
         kill,   /* SIGKILL its process group; it comes back as `ended` with `killed` */
         freeze, /* SIGSTOP its group */
         thaw,   /* SIGCONT */
-        fail,   /* end `build` with exit 7; `text` says which unit, how much, what to free; also sent for each of its units */
+        fail,   /* end `build` with exit 7. First for `unit`, the one that can't be run: `text` says how much it needs and what has
+             * to be freed, to be put behind its name; then once for each other unit of the build */
     };
     Kind kind;
     UnitId unit = 0;
@@ -124,6 +126,8 @@ class Policy {
     void adopt(UnitId, BuildId, const Prediction &, int slots, const std::vector<DomainId> &domains, Bytes reserved,
                Millis started, Millis now);
     void sample(UnitId, Bytes used, Millis now);
+    /* More is known of a unit that waits for its first start, since others of its kind have ended. Others: nothing happens. */
+    void revise(UnitId, const Prediction &);
     Verdict ended(UnitId, const Ending &, Millis now);
     void gone(UnitId); /* whoever asked has died: nothing of it runs or waits any more */
 

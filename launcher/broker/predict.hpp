@@ -35,7 +35,8 @@ class Oracle {
     /* Lines, tab-separated:
      *   unit  SOURCE  OBJECT  KIND  FLAGS  PEAK_BYTES  MILLIS  CURVE     CURVE: 16 numbers in percent, comma-separated, or -
      *   hint  PATTERN  BYTES                                           a shell pattern on the source; the last match counts
-     *   plain KIND  BYTES                                              the recipe's ordinary unit of that kind
+     *   first SOURCE  OBJECT                                           it goes before all others
+ *   plain KIND  BYTES                                              the recipe's ordinary unit of that kind
      * SOURCE, OBJECT and FLAGS may be empty. Times are already those of this machine. Lines that aren't understood are
      * passed over; returns how many were taken. */
     int load(std::istream &lines);
