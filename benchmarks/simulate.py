@@ -169,7 +169,8 @@ def main() -> int:
     args = parser.parse_args()
     program = args.programs / "spark-build-simulate"
     if not program.exists():
-        print(f"no {program}: cmake -S . -B build -G Ninja && ninja -C build, then --programs build/launcher")
+        make = "cmake -S . -B build -G Ninja && ninja -C build all spark-build-simulate"
+        print(f"no {program}: {make}, then --programs build/launcher")
         return 2
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         jobs = [

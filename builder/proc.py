@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Finished", "capture", "leave", "run"]
+__all__ = ["Finished", "capture", "installed", "leave", "run"]
 
 PROGRAM = "spark-build-enter"
 
@@ -216,17 +216,18 @@ def _tied(words: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
     """Return the command whose end is tied to that of this process; raise OSError when there is no such program."""
     if shutil.which(words[0], path=env.get("PATH", os.defpath)) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
-    program = _program()
+    program = installed(PROGRAM)
     return (program, "--tied", str(os.getpid()), "--", *words) if program else words
 
 
 @functools.cache
-def _program() -> str | None:
-    file = os.path.join(sys.prefix, "bin", PROGRAM)  # noqa: PTH118  # felt at every start
+def installed(name: str) -> str | None:
+    """Return the path of one of our native programs, which lie beside this Python; None when it is lost."""
+    file = os.path.join(sys.prefix, "bin", name)  # noqa: PTH118  # felt at every start
     if not os.access(file, os.X_OK):
         import sysconfig  # noqa: PLC0415  # slow, and the first guess is nearly always right
 
-        file = os.path.join(sysconfig.get_path("scripts"), PROGRAM)  # noqa: PTH118
+        file = os.path.join(sysconfig.get_path("scripts"), name)  # noqa: PTH118
     return file if os.access(file, os.X_OK) else None
 
 

@@ -264,32 +264,7 @@ def test_five_hundred_wait_and_all_get_their_turn(broker: Broker) -> None:
                 st.sampled_from(["unit", "at", "end", "build", "change", "go"]),
                 st.lists(
                     st.tuples(
-                        st.sampled_from(
-                            [
-                                "build",
-                                "kind",
-                                "source",
-                                "slots",
-                                "retry",
-                                "held",
-                                "attempt",
-                                "started",
-                                "used",
-                                "code",
-                                "signal",
-                                "peak",
-                                "wall",
-                                "curve",
-                                "id",
-                                "memory",
-                                "jobs",
-                                "weight",
-                                "hang",
-                                "paused",
-                                "reserve",
-                                "killed",
-                            ]
-                        ),
+                        st.sampled_from(KEYS),
                         st.one_of(st.integers(), st.sampled_from(["-", "nan", "1,2,3", "b"]), st.text(max_size=20)),
                     ),
                     max_size=8,

@@ -15,7 +15,6 @@ import os
 import re
 import socket
 import stat
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,12 +97,8 @@ def _no_folder(place: Path, cause: str) -> HostError:
 
 def program() -> Path | None:
     """Return the broker's program, which is installed beside this Python; None when it is lost."""
-    file = Path(sys.prefix, "bin", PROGRAM)
-    if not os.access(file, os.X_OK):
-        import sysconfig  # noqa: PLC0415  # slow, and the first guess is nearly always right
-
-        file = Path(sysconfig.get_path("scripts"), PROGRAM)
-    return file if os.access(file, os.X_OK) else None
+    found = proc.installed(PROGRAM)
+    return Path(found) if found else None
 
 
 def connect(place: Path) -> socket.socket | None:
