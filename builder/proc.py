@@ -10,6 +10,9 @@ say what it has to say, then the group is killed.
 A child also ends with this process, with all that it started in its group, however this process ends: a killed run leaves
 no ``uv`` behind that writes into a build environment which the next run is making. ``spark-build-enter --tied`` sees to
 that; where the package runs without its native programs, children are on their own.
+
+What leaves the group by setsid(2) lives on: the gate's broker, git's credential cache, the shared connection of an ssh.
+With `sweep` it is killed like the group. That is for the code of others: what a build or a trial started ends with it.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ GRACE_S = 5.0
 
 #: How long output is waited for after the leader's end, while somebody still holds it open.
 LINGER_S = 2.0
+
+#: How long a sweep may take; what the kernel doesn't let go is told on stderr before that.
+SWEEP_S = 5.0
 
 _CHUNK = 1 << 16
 
@@ -78,16 +84,31 @@ def capture(
     stdin: bytes = b"",
     pass_fds: Iterable[int] = (),
     timeout_s: float | None = None,
+    most_bytes: int | None = None,
+    sweep: bool = False,
 ) -> Finished:
     """Run `argv` to its end and return what it printed; raise HostError when it can't be started or takes too long.
 
-    A status other than 0 is no error here: the caller knows what it means. The group is killed at the time-out.
+    A status other than 0 is no error here: the caller knows what it means. The group is killed at the time-out, and when it
+    has printed more than `most_bytes` (HostError ``tool-output``): else a program that never stops would fill the memory.
     """
     words = tuple(os.fspath(word) for word in argv)
-    child = _start(words, env=env, cwd=cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=tuple(pass_fds))
+    child = _start(
+        words, env=env, cwd=cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=tuple(pass_fds), sweep=sweep
+    )
     out, err = bytearray(), bytearray()
-    with _closed_at_end(child):
-        ended = _pump(child, out.extend, err.extend, stdin=stdin, timeout_s=timeout_s)
+
+    def take(into: bytearray, data: bytes) -> None:
+        into += data
+        if most_bytes is not None and len(out) + len(err) > most_bytes:
+            raise HostError(
+                "tool-output", f"{words[0]} printed more than {most_bytes >> 20} MiB", cause=" ".join(words)
+            )
+
+    with _closed_at_end(child, sweep=sweep):
+        ended = _pump(
+            child, functools.partial(take, out), functools.partial(take, err), stdin=stdin, timeout_s=timeout_s
+        )
     if not ended:
         summary = f"{words[0]} gave no answer in {timeout_s:.0f} s"
         raise HostError("tool-timeout", summary, cause=" ".join(words))
@@ -109,6 +130,7 @@ def run(
     on_line: Callable[[str], None] = lambda _line: None,
     pass_fds: Iterable[int] = (),
     timeout_s: float | None = None,
+    sweep: bool = False,
 ) -> Finished:
     """Run `argv`, append its output and errors to `log`, call `on_line` for each line; return when the group is gone.
 
@@ -118,7 +140,13 @@ def run(
     words = tuple(os.fspath(word) for word in argv)
     with log.open("ab") as sink:
         child = _start(
-            words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, pass_fds=tuple(pass_fds)
+            words,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(pass_fds),
+            sweep=sweep,
         )
         lines = _Lines(on_line)
 
@@ -127,7 +155,7 @@ def run(
             sink.flush()
             lines.feed(data)
 
-        with _closed_at_end(child) as usage:
+        with _closed_at_end(child, sweep=sweep) as usage:
             ended = _pump(child, take, timeout_s=timeout_s)
             lines.end()
     if not ended:
@@ -193,11 +221,12 @@ def _start(
     cwd: Path | None,
     stdin: int,
     stderr: int,
-    pass_fds: tuple[int, ...] = (),
+    pass_fds: tuple[int, ...],
+    sweep: bool,
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(  # noqa: S603  # argv lists only, never a shell
-            _tied(words, env),
+            _tied(words, env, sweep=sweep),
             env=dict(env),
             cwd=cwd,
             stdin=stdin,
@@ -212,12 +241,13 @@ def _start(
         raise HostError("tool-missing", summary, cause=str(error)) from error
 
 
-def _tied(words: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
+def _tied(words: tuple[str, ...], env: Mapping[str, str], *, sweep: bool) -> tuple[str, ...]:
     """Return the command whose end is tied to that of this process; raise OSError when there is no such program."""
     if shutil.which(words[0], path=env.get("PATH", os.defpath)) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
     program = installed(PROGRAM)
-    return (program, "--tied", str(os.getpid()), "--", *words) if program else words
+    options = ("--sweep",) if sweep else ()
+    return (program, "--tied", str(os.getpid()), *options, "--", *words) if program else words
 
 
 @functools.cache
@@ -295,7 +325,7 @@ def _feed(child: subprocess.Popen[bytes], ready: selectors.BaseSelector, rest: m
 
 
 @contextlib.contextmanager
-def _closed_at_end(child: subprocess.Popen[bytes]) -> Iterator[_Usage]:
+def _closed_at_end(child: subprocess.Popen[bytes], *, sweep: bool) -> Iterator[_Usage]:
     """Leave nothing of the child's group, reap it and close its pipes; politely when the block was interrupted."""
     usage = _Usage()
     try:
@@ -305,6 +335,10 @@ def _closed_at_end(child: subprocess.Popen[bytes]) -> Iterator[_Usage]:
         _await(child, GRACE_S)
         raise
     finally:
+        if sweep:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGUSR1)  # to the leader alone, which has to live to do it
+            _await(child, SWEEP_S)
         _signal(child, signal.SIGKILL)  # what the leader left behind in its group, or the leader at a time-out
         _pid, status, rusage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)

@@ -2,7 +2,7 @@
  *
  *   spark-build-enter [--namespaces] [--seccomp] [--bind DIR NAME] [--chdir DIR] -- COMMAND [ARG ...]
  *   spark-build-enter --namespaces --probe
- *   spark-build-enter --tied PID -- COMMAND [ARG ...]
+ *   spark-build-enter --tied PID [--sweep] -- COMMAND [ARG ...]
  *
  * --namespaces  a mount, network, process and (for plain users) user namespace. The root is a read-only tmpfs into which
  *               every top-level folder of the machine is bound; loopback is the only interface; when this process or its
@@ -11,12 +11,17 @@
  *               symbols). Nothing is left on the machine's own root.
  * --seccomp     no namespace can be had: refuses internet sockets by a filter that needs no rights.
  * --tied        runs the command in a process group that ends with the process PID, which started this program: whatever it
- *               started in turn is killed when that one is. Alone, and with no other option; ends as the command ended, by its
- *               signal too.
+ *               started in turn is killed when that one is. First, and with no other option but --sweep; ends as the command
+ *               ended, by its signal too.
+ * --sweep       also what left that group, like a daemon, is killed: when the command has ended (whoever still holds its output
+ *               open has 2 s for the last words), when PID has, 5 s after SIGTERM at the latest, and at once by SIGUSR1.
+ *               Without --namespaces nothing else holds daemons, so a build runs as `--tied PID --sweep -- spark-build-enter ...`.
  * --probe       sets everything up and ends with 0, or says in one line what can't be had and ends with 2.
  *
  * The exit status is the command's, or 128 + its signal; 2 when the room can't be made; 127 when there is no such command.
  */
+#include "tied.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -36,7 +41,6 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -55,7 +59,7 @@
 #define X32_BIT 0x40000000u
 
 struct options {
-    bool namespaces, seccomp, probe;
+    bool namespaces, seccomp, probe, sweep;
     const char *bind_from, *bind_name, *chdir_to;
     pid_t tied;
     char **command;
@@ -80,7 +84,7 @@ static void usage(void) __attribute__((noreturn));
 static void usage(void)
 {
     fputs("usage: spark-build-enter [--namespaces] [--seccomp] [--bind DIR NAME] [--chdir DIR] (--probe | -- COMMAND ...)\n"
-          "       spark-build-enter --tied PID -- COMMAND ...\n",
+          "       spark-build-enter --tied PID [--sweep] -- COMMAND ...\n",
           stderr);
     exit(2);
 }
@@ -96,6 +100,8 @@ static struct options parse(int argc, char **argv)
             found.seccomp = true;
         else if (!strcmp(argv[at], "--probe"))
             found.probe = true;
+        else if (!strcmp(argv[at], "--sweep"))
+            found.sweep = true;
         else if (!strcmp(argv[at], "--tied") && at + 1 < argc) {
             char *end;
             long number = strtol(argv[++at], &end, 10);
@@ -116,7 +122,7 @@ static struct options parse(int argc, char **argv)
     found.command = argv + at;
     if (!found.probe && !found.command[0])
         usage();
-    if (found.tied && at != 4)
+    if (found.tied ? found.probe || at != 4 + found.sweep || strcmp(argv[1], "--tied") : found.sweep)
         usage();
     if (found.bind_name && (!found.namespaces || !found.bind_name[0] || strchr(found.bind_name, '/') || found.bind_name[0] == '.'))
         usage();
@@ -315,56 +321,13 @@ static pid_t start(void)
     return child;
 }
 
-static void end_group(int number)
-{
-    (void)number;
-    kill(0, SIGKILL);
-}
-
-/* Become like the command that ended: whoever waits sees its status, and its signal. */
-static void end_like(int status) __attribute__((noreturn));
-
-static void end_like(int status)
-{
-    if (WIFSIGNALED(status)) {
-        const struct rlimit none = {0, 0};
-        (void)setrlimit(RLIMIT_CORE, &none); /* the command has left its own, if any */
-        signal(WTERMSIG(status), SIG_DFL);
-        raise(WTERMSIG(status));
-    }
-    exit(WEXITSTATUS(status));
-}
-
-/* The bond is a signal that this process gets when its parent ends; a fork loses it, so the command alone would live on with
- * what it started. The group is left to others only by setsid(2), and a build's is closed in by its process namespace. */
-static void run_tied(const struct options *asked) __attribute__((noreturn));
-
-static void run_tied(const struct options *asked)
-{
-    if (setpgid(0, 0) && errno != EPERM) /* a leader of a session has its group already */
-        fail("a process group");
-    stay();
-    if (signal(SIGUSR1, end_group) == SIG_ERR || prctl(PR_SET_PDEATHSIG, SIGUSR1))
-        fail("a bond to the parent");
-    if (getppid() != asked->tied)
-        end_group(0); /* it ended before there was a bond */
-    pid_t child = start();
-    if (!child)
-        run(asked);
-    (void)close(0);
-    (void)close(1);
-    int status;
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            fail("waiting");
-    end_like(status);
-}
-
 int main(int argc, char **argv)
 {
     struct options asked = parse(argc, argv);
-    if (asked.tied)
-        run_tied(&asked);
+    if (asked.tied) {
+        tie(asked.tied, asked.sweep);
+        run(&asked);
+    }
     umask(022);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL))
         fail("a bond to the parent");

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from builder import proc
 from builder.errors import HostError
+from builder.gate import place
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -204,7 +208,8 @@ import sys
 from pathlib import Path
 from builder import proc
 try:
-    proc.run(["sh", "-c", sys.argv[1]], env={"PATH": "/usr/bin:/bin"}, cwd=Path.cwd(), log=Path("log"))
+    sweep = len(sys.argv) > 2
+    proc.run(["sh", "-c", sys.argv[1]], env={"PATH": "/usr/bin:/bin"}, cwd=Path.cwd(), log=Path("log"), sweep=sweep)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -221,6 +226,49 @@ def test_ctrl_c_takes_the_whole_group_down(tmp_path: Path, *, stubborn: bool) ->
         assert runner.wait(60) == 130
     wait_until_gone(child)
     assert (tmp_path / "said").exists() is not stubborn
+
+
+DAEMON = "(setsid sh -c 'echo $$ > pid; exec sleep 600' >/dev/null 2>&1 &); until [ -s pid ]; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_ends_daemons_when_it_is_interrupted(tmp_path: Path, number: int, *, stubborn: bool) -> None:
+    trap = "trap '' TERM;" if stubborn else ""
+    script = f"{trap} {DAEMON}; while :; do sleep 0.1; done"
+    with subprocess.Popen([sys.executable, "-c", RUNNER, script, "sweep"], cwd=tmp_path) as runner:
+        daemon = int(wait_for(tmp_path / "pid"))
+        runner.send_signal(number)
+        assert runner.wait(60) == (130 if number == signal.SIGINT else -number)
+    wait_until_gone(daemon)
+
+
+def test_a_sweep_ends_daemons_at_the_end_and_at_the_time_out(tmp_path: Path) -> None:
+    def swept(script: str, timeout_s: float | None = None) -> int:
+        return proc.run(
+            ["sh", "-c", script], env=ENV, cwd=tmp_path, log=tmp_path / "log", timeout_s=timeout_s, sweep=True
+        ).code
+
+    assert swept(f"{DAEMON}; exit 3") == 3
+    assert not alive(int(wait_for(tmp_path / "pid")))
+    (tmp_path / "pid").unlink()
+    with pytest.raises(HostError, match="stopped after"):
+        swept(f"{DAEMON}; sleep 600", timeout_s=1)
+    assert not alive(int(wait_for(tmp_path / "pid")))
+
+
+def test_a_sweep_leaves_the_broker_that_other_builds_use(tmp_path: Path) -> None:
+    """It is started by this process, not by the build, and goes into a session of its own like any daemon."""
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path has to be short
+        place.start(Path(folder))
+        assert proc.run(["sh", "-c", DAEMON], env=ENV, cwd=tmp_path, log=tmp_path / "log", sweep=True).ok
+        line = place.connect(Path(folder))
+        assert line is not None
+        broker: int = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        line.close()
+        os.kill(broker, signal.SIGTERM)
+        wait_until_gone(broker)
+    assert not alive(int(wait_for(tmp_path / "pid")))
 
 
 def test_nothing_of_a_finished_child_is_left_open(tmp_path: Path) -> None:

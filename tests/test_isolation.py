@@ -16,7 +16,7 @@ import pytest
 from builder.executor import isolation
 
 ENTER = Path(sys.executable).with_name("spark-build-enter")
-SOURCE = Path(__file__).parent.parent / "launcher" / "enter.c"
+SOURCES = [Path(__file__).parent.parent / "launcher" / name for name in ("enter.c", "tied.c")]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
 
@@ -26,7 +26,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same program under AddressSanitizer and UndefinedBehaviorSanitizer."""
     program = tmp_path_factory.mktemp("enter") / "spark-build-enter"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    subprocess.run(["cc", *flags, *WARNINGS, str(SOURCE), "-o", str(program)], check=True)
+    subprocess.run(["cc", *flags, *WARNINGS, *map(str, SOURCES), "-o", str(program)], check=True)
     return program
 
 
@@ -114,6 +114,11 @@ def test_missing_command_is_127(enter: Path) -> None:
         ["--bind", "/srv", "x", "--", "true"],
         ["--namespaces", "--bind", "/srv", "a/b", "--", "true"],
         ["--namespaces", "--bind", "/srv", "..", "--", "true"],
+        ["--sweep", "--", "true"],
+        ["--tied", "1", "--probe"],
+        ["--tied", "1", "--sweep", "--seccomp", "--", "true"],
+        ["--sweep", "--tied", "1", "--", "true"],
+        ["--seccomp", "--tied", "1", "--", "true"],
     ],
 )
 def test_wrong_words_are_refused(enter: Path, words: list[str]) -> None:
@@ -138,6 +143,97 @@ def test_everything_inside_ends_when_the_parent_is_killed(enter: Path, tmp_path:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     _until(lambda: not _alive(marker))
+
+
+def marked(tmp_path: Path) -> tuple[str, str]:
+    """Return a marker, and a script that leaves two daemons in sessions of their own and goes on when they are there."""
+    marker = f"300.{os.getpid()}{time.monotonic_ns()}"
+    daemon = f"setsid sleep {marker} & touch {tmp_path}/up; exec sleep {marker}"
+    return marker, f"(setsid sh -c '{daemon}' >/dev/null 2>&1 &); until [ -e {tmp_path}/up ]; do sleep 0.01; done; "
+
+
+def swept(enter: Path, room: list[str], script: str) -> list[str]:
+    """Return the command of a build whose level has no process namespace; the word for its parent is left open."""
+    return [str(enter), "--tied", "{}", "--sweep", "--", str(enter), *room, "--", "sh", "-c", script]
+
+
+def beneath(words: list[str]) -> subprocess.Popen[bytes]:
+    """Start `words`, bound to this process."""
+    env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    return subprocess.Popen([word if word != "{}" else str(os.getpid()) for word in words], env=env)
+
+
+ROOMS = pytest.mark.parametrize("room", [["--seccomp"], []], ids=["seccomp", "none"])
+
+
+@ROOMS
+@pytest.mark.parametrize(("end", "status"), [("exit 7", 7), ("kill -15 $$", -15), ("exec kill -9 $$", -9)])
+def test_daemons_end_with_the_command(enter: Path, tmp_path: Path, room: list[str], end: str, status: int) -> None:
+    marker, leave = marked(tmp_path)
+    with subprocess.Popen(["sleep", "20"]) as other:
+        ended = beneath(swept(enter, room, leave + end)).wait(20)
+        still = other.poll() is None  # a child of the same parent
+        other.kill()
+    assert ended == status
+    assert not _alive(marker)
+    assert still
+
+
+@ROOMS
+def test_daemons_end_when_the_parent_is_killed(enter: Path, tmp_path: Path, room: list[str]) -> None:
+    marker, leave = marked(tmp_path)
+    start = (
+        f"import os, subprocess; words = {swept(enter, room, leave + 'touch ' + str(tmp_path / 'on') + '; sleep 60')!r}\n"
+        "subprocess.run([word if word != '{}' else str(os.getpid()) for word in words])"
+    )
+    with subprocess.Popen([sys.executable, "-c", start]) as parent:
+        _until((tmp_path / "on").exists)
+        assert _alive(marker)
+        parent.kill()
+    _until(lambda: not _alive(marker))
+
+
+@pytest.mark.parametrize(
+    ("number", "whole", "status"),
+    [
+        (signal.SIGUSR1, False, -9),
+        (signal.SIGTERM, True, -15),
+        (signal.SIGTERM, False, -9),  # the command doesn't hear of it, and has its time
+    ],
+)
+def test_daemons_end_when_that_is_told(enter: Path, tmp_path: Path, number: int, whole: bool, status: int) -> None:  # noqa: FBT001
+    marker, leave = marked(tmp_path)
+    child = beneath(swept(enter, ["--seccomp"], f"{leave} touch {tmp_path}/on; exec sleep 60"))
+    _until((tmp_path / "on").exists)
+    assert _alive(marker)
+    (os.killpg if whole else os.kill)(child.pid, number)
+    assert child.wait(20) == status
+    assert not _alive(marker)
+
+
+def test_daemon_has_time_for_its_last_words_and_is_not_waited_for_when_it_has_none(enter: Path, tmp_path: Path) -> None:
+    marker, leave = marked(tmp_path)
+    words = f"{leave} setsid sh -c 'sleep 0.3; echo second' & echo first"
+    line = [word if word != "{}" else str(os.getpid()) for word in swept(enter, [], words)]
+    assert run(*line) == "first\nsecond\n"
+    assert not _alive(marker)
+
+
+def test_a_family_that_goes_on_forking_is_ended(enter: Path, tmp_path: Path) -> None:
+    """Each of them lives for a moment only, and has a session of its own."""
+    code = (
+        "import os, pathlib, time\n"
+        "while True:\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.setsid(); time.sleep(0.001)\n"
+        f"    pathlib.Path({str(tmp_path / 'count')!r}).write_text(str(os.getpid()))\n"
+    )
+    (tmp_path / "family.py").write_text(code)
+    script = f"{sys.executable} -I -S {tmp_path}/family.py; sleep 0.3"
+    assert beneath(swept(enter, ["--seccomp"], script)).wait(20) == 0
+    last = (tmp_path / "count").read_text()
+    time.sleep(0.2)
+    assert (tmp_path / "count").read_text() == last
 
 
 def _alive(marker: str) -> bool:

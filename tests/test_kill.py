@@ -195,8 +195,20 @@ def test_kill_while_git_waits_for_its_server(world: World, index: proof_kit.Inde
     finished(world, "tiny")
 
 
+#: Leaves a process in a session of its own, as a compiler's server does.
+DAEMON = "(setsid sleep 300 >/dev/null 2>&1 &); sleep 0.3"
+
+
+def test_a_daemon_ends_with_its_build_where_there_are_no_namespaces(world: World) -> None:
+    project(world, "tiny", f"subprocess.run(['sh', '-c', {DAEMON!r}], check=True)")
+    mark = f"ROUND={os.getpid()}-{time.monotonic_ns()}"
+    assert world.wheels("tiny", "--isolation", "none", "--env", mark)
+    settled(world, {}, mark)
+
+
 def test_kill_ends_the_build_where_there_are_no_namespaces_too(world: World) -> None:
-    project(world, "tiny", "subprocess.run(['sh', '-c', 'touch $HOME/at; sleep 300 & sleep 300'], check=True)")
+    script = f"{DAEMON}; touch $HOME/at; sleep 300 & sleep 300"
+    project(world, "tiny", f"subprocess.run(['sh', '-c', {script!r}], check=True)")
     mark = f"ROUND={os.getpid()}-{time.monotonic_ns()}"
     with Run.start(world, "recipe", "tiny", "--isolation", "none", "--env", mark) as run:
         run.wait(lambda: list((world.wheelhouse / "builds").glob("*/home/at")), "the build")

@@ -126,6 +126,7 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
             log=bench.log,
             on_line=on_line,
             timeout_s=bench.timeout_s,
+            sweep=True,
         )
         if peaks is not None:
             peaks.append(done.peak_bytes)
