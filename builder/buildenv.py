@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from builder.errors import SparkError
 
-__all__ = ["Backend", "backend", "create", "existing_torch", "normalised", "requires", "resolve"]
+__all__ = ["Backend", "backend", "clean", "create", "existing_torch", "normalised", "requires", "resolve"]
 
 #: What PEP 517 prescribes for a project without a `build-system` table.
 DEFAULT_REQUIRES = ("setuptools >= 40.8.0",)
@@ -222,6 +222,37 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
         packages = next((venv / "lib").glob("python*/site-packages"))
         (packages / "existing-torch.pth").write_text(f"{beside}\n")
     stamp.write_text(wanted)
+
+
+def clean(
+    venv: Path,
+    wanted: Sequence[str],
+    *,
+    wheels: Mapping[str, Path],
+    python: str,
+    index_url: str | None,
+    env: Mapping[str, str],
+    offline: bool,
+) -> str:
+    """Leave a new environment at `venv` with `wheels` (file by project), what they declare, and `wanted` requirements.
+
+    The wheels win over pins of others: torch wants its own Triton. With `offline` only what uv has in its cache is taken.
+    The environment works at another path, too. Returns an empty text, or what uv said where it can't be filled; raises
+    HostError ``uv-failed`` when there can be none at all.
+    """
+    shutil.rmtree(venv, ignore_errors=True)
+    uv = _environment(env, index_url)
+    words = ["venv", "--quiet", "--no-project", "--relocatable", "--python", python, str(venv)]
+    made = proc.capture([_uv_path(), *words], env=uv, cwd=Path("/"))
+    if not made.ok:
+        raise HostError("uv-failed", "uv can't make an environment for the checks", cause=made.err.strip())
+    overrides = venv / "overrides.txt"
+    exact = [f"{project} @ {file.resolve().as_uri()}" for project, file in wheels.items()]  # a path may hold a ``#``
+    overrides.write_text("\n".join([*exact, ""]))
+    words = ["pip", "install", "--quiet", "--only-binary", ":all:", "--python", str(venv / "bin" / "python")]
+    words += ["--overrides", str(overrides), *(["--offline"] if offline else []), *exact, *wanted]
+    done = proc.capture([_uv_path(), *words], env=uv, cwd=Path("/"))
+    return "" if done.ok else done.err.strip() or f"uv ended with {done.code}"
 
 
 def _uv_path() -> str:

@@ -1,7 +1,8 @@
 """Settings of a site and a user, and the folders that spark-build works in.
 
 Files, later ones win key by key: ``/etc/spark-build/config.toml``, then ``$XDG_CONFIG_HOME/spark-build/config.toml``
-(or the file that ``SPARK_BUILD_CONFIG`` names, instead of both). Unknown keys are errors. Nothing here reads the process
+(or the file that ``SPARK_BUILD_CONFIG`` names, instead of both). Relative paths in a file count from its folder, those of
+variables and the command line from the working folder. Unknown keys are errors. Nothing here reads the process
 environment: the caller hands it in.
 """
 
@@ -29,10 +30,16 @@ class Size(str):
     __slots__ = ()
 
 
+class Place(str):
+    """A path: one that is relative counts from the folder of the file that says it."""
+
+    __slots__ = ()
+
+
 #: What a table may hold: a type, or the words to choose from. A table without keys maps any text to a text.
 _KEYS: dict[str, dict[str, type | tuple[str, ...]] | None] = {
-    "wheelhouse": {"path": str},
-    "sources": {"cache": str},
+    "wheelhouse": {"path": Place},
+    "sources": {"cache": Place},
     "index": {"url": str},
     "mirrors": None,
     "build": {
@@ -43,7 +50,8 @@ _KEYS: dict[str, dict[str, type | tuple[str, ...]] | None] = {
         "python": str,
         "env": dict,
     },
-    "compile-cache": {"url": str, "path": str, "size": Size},
+    "compile-cache": {"url": str, "path": Place, "size": Size},
+    "signing": {"key": Place, "signers": Place},
 }
 
 
@@ -54,7 +62,8 @@ class Config:
     `wheelhouse` and `sources` are absolute. `wheelhouse_from` says which rule chose the wheelhouse, for plans to print.
     `mirrors` maps URL prefixes to what is asked instead, longest prefix first. `recipe_layers` are folders that may hold
     ``<name>.toml`` (and ``patches/<name>/``), weakest first, each with the layer's word. `build` holds ``[build]``,
-    `compile_cache` ``[compile-cache]``.
+    `compile_cache` ``[compile-cache]``. `signing_key` is the SSH key that signs the records of wheels, `signers` the file of
+    those whose signatures hold; None where nothing is signed, or nobody's signature is asked for.
     """
 
     wheelhouse: Path
@@ -66,6 +75,8 @@ class Config:
     build: Mapping[str, Any]
     compile_cache: Mapping[str, str]
     files: tuple[Path, ...]
+    signing_key: Path | None = None
+    signers: Path | None = None
 
 
 def checkout() -> Path | None:
@@ -108,12 +119,13 @@ def inspect(
     merged: dict[str, dict[str, Any]] = {}
     read = tuple(file for file in files if file.is_file())
     for file in read:
-        for table, values in _read(file, mistakes).items():
+        for table, values in _read(file, mistakes, home).items():
             merged.setdefault(table, {}).update(values)
     data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "spark-build"
     cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "spark-build"
     place, rule = _wheelhouse(env, merged, wheelhouse, data)
     sources = env.get("SPARK_BUILD_SOURCES") or merged.get("sources", {}).get("cache") or cache / "sources"
+    signing = {name: Path(path) for name, path in merged.get("signing", {}).items()}
     mirrors = sorted(merged.get("mirrors", {}).items(), key=lambda item: -len(item[0]))
     found = Config(
         wheelhouse=_absolute(place, cwd, home),
@@ -125,6 +137,8 @@ def inspect(
         build=merged.get("build", {}),
         compile_cache=merged.get("compile-cache", {}),
         files=read,
+        signing_key=signing.get("key"),
+        signers=signing.get("signers"),
     )
     return found, tuple(mistakes)
 
@@ -149,7 +163,7 @@ def _absolute(path: str | Path, cwd: Path, home: Path) -> Path:
     return cwd / expanded
 
 
-def _read(file: Path, mistakes: list[str]) -> dict[str, dict[str, Any]]:
+def _read(file: Path, mistakes: list[str], home: Path) -> dict[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
@@ -168,7 +182,8 @@ def _read(file: Path, mistakes: list[str]) -> dict[str, dict[str, Any]]:
             elif problem := _misfit(value, wanted):
                 mistakes.append(f"{file}: {table}.{key} is {value!r}, wanted {problem}")
             else:
-                good.setdefault(table, {})[key] = value
+                placed = str(_absolute(value, file.parent, home)) if wanted is Place else value
+                good.setdefault(table, {})[key] = placed
     return good
 
 

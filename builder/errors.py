@@ -12,7 +12,7 @@
     ├── CheckRefused                 5  a wheel was built and must not be handed out
     ├── WheelhouseError              6  the wheelhouse or an index is damaged
     ├── MemoryStopped                7  stopped by the memory policy; resumable
-    └── Interrupted            130/143  Ctrl-C or SIGTERM; resumable
+    └── Interrupted            130/143  Ctrl-C or SIGTERM; a build is resumable
 
 `FOUND_WORK` (10) is no error: ``--plan`` ends with it when something would be built.
 """
@@ -36,10 +36,14 @@ __all__ = [
     "SparkError",
     "UsageError",
     "WheelhouseError",
+    "is_secret",
     "scrubbed",
 ]
 
 FOUND_WORK = 10
+
+#: What names of secrets have in them.
+_SECRET = "token|key|secret|passw|auth|sig|credential"  # noqa: S105  # names, no secret
 
 
 def scrubbed(text: str) -> str:
@@ -53,8 +57,15 @@ def scrubbed(text: str) -> str:
 
     text = re.sub(r"(\bssh://[^/\s:@]+):[^/\s'\"]+(?=@)", r"\1", text)
     text = re.sub(r"(?<!\bssh://)(?<=://)[^/\s'\"?#]+@", "", text)
-    named = r"[?&;][\w.-]*(?:token|key|secret|passw|auth|sig|credential)[\w.-]*="
+    named = rf"[?&;][\w.-]*(?:{_SECRET})[\w.-]*="
     return re.sub(rf"({named})[^&\s'\"#]+", r"\1***", text, flags=re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of that name holds a secret, as far as a name can tell."""
+    import re  # noqa: PLC0415  # few texts have any
+
+    return re.search(_SECRET, name, re.IGNORECASE) is not None
 
 
 class SparkError(Exception):
@@ -146,11 +157,15 @@ class MemoryStopped(SparkError):
 
 
 class Interrupted(SparkError):
-    """A signal ended the run; what was built so far is kept."""
+    """A signal ended the run. Who keeps what is there so far calls `kept`."""
 
     exit_code = 130
 
     def __init__(self, signum: int, *, run: tuple[str, ...] = ()) -> None:
         name = {2: "Ctrl-C", 15: "SIGTERM", 1: "SIGHUP"}.get(signum, f"signal {signum}")
-        super().__init__("interrupted", f"stopped by {name}; what was built so far is kept", run=run)
+        super().__init__("interrupted", f"stopped by {name}", run=run)
         self.exit_code = 128 + signum  # type: ignore[misc]  # the one error whose exit code depends on its cause
+
+    def kept(self) -> None:
+        """Say that the build goes on from where it was stopped."""
+        self.summary += "; what was built so far is kept"

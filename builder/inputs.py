@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "AppliedPatch", "Change", "Inputs", "collect", "diff", "recipe_identity"]
 
 #: Raised whenever the same inputs would give other bytes because spark-build itself changed: packing, rewriting, layout.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

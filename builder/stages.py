@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builder.digest import Json
 
 __all__ = [
+    "ZIP_EPOCH",
     "Built",
     "EnvLock",
     "Host",
@@ -36,10 +37,16 @@ __all__ = [
     "Workspace",
 ]
 
+#: 1980, the first day that a zip can hold: no time that a build is told is before it.
+ZIP_EPOCH = 315532800
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was asked for on the command line, for one recipe."""
+    """What was asked for on the command line, for one recipe.
+
+    `locked` are build environments that are taken as they are, by output: a rebuild has those of then.
+    """
 
     recipe: str
     ref: str | None = None
@@ -63,6 +70,7 @@ class Request:
     relock: bool = False
     force: bool = False
     isolation: Literal["auto", "namespace", "none"] = "auto"
+    locked: Mapping[str, EnvLock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

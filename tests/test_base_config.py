@@ -94,6 +94,16 @@ def test_which_wheelhouse(machine: Machine) -> None:
     assert (found.wheelhouse, found.wheelhouse_from) == (machine.root / "cwd" / "here", "--wheelhouse")
 
 
+def test_a_relative_path_counts_from_the_folder_of_the_file_that_says_it(machine: Machine) -> None:
+    machine.site('[signing]\nsigners = "signers"\n[compile-cache]\npath = "../ccache"\n')
+    machine.user('[signing]\nkey = "keys/mine"\n[wheelhouse]\npath = "wheels"\n[sources]\ncache = "sources"\n')
+    found = machine.load()
+    site, user = (file.parent for file in found.files)
+    assert (found.signers, found.signing_key) == (site / "signers", user / "keys" / "mine")
+    assert (found.wheelhouse, found.sources) == (user / "wheels", user / "sources")
+    assert found.compile_cache["path"] == str(site / "../ccache")
+
+
 def test_variables_win_over_files(machine: Machine) -> None:
     machine.user('[sources]\ncache = "/a"\n[index]\nurl = "https://a.invalid/simple"\n')
     assert machine.load().sources == Path("/a")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.wheelhouse.statement import facts
 from tests.test_isolation import without_network_namespaces
 from tests.world import COMMAND, World
 
@@ -399,8 +400,7 @@ def test_wheel_of_another_recipe_is_built_first_and_is_there_in_the_build(world:
 
 
 def provenance(wheel: Path) -> dict[str, object]:
-    loaded: dict[str, object] = json.loads(wheel.with_name(f"{wheel.name}.provenance.json").read_bytes())
-    return loaded
+    return facts(json.loads(wheel.with_name(f"{wheel.name}.provenance.json").read_bytes()))
 
 
 def test_level_in_force_is_kept_beside_the_wheel(tiny: World) -> None:

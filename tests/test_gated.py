@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from builder.wheelhouse.statement import facts
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -52,8 +54,7 @@ def events(world: World, kind: str) -> list[dict[str, Any]]:
 
 def record(world: World) -> dict[str, Any]:
     (file,) = world.wheelhouse.glob("wheels/tiny/*.provenance.json")
-    loaded: dict[str, Any] = json.loads(file.read_bytes())
-    return loaded
+    return facts(json.loads(file.read_bytes()))
 
 
 def test_every_compile_is_admitted_measured_and_kept(world: World) -> None:

@@ -68,6 +68,19 @@ def test_lint_tells_every_mistake_and_exits_with_2(world: World) -> None:
     world.run("recipes", "lint", "flashinfer")
 
 
+def test_lint_knows_which_findings_there_are_and_which_never_pass(world: World) -> None:
+    world.tiny_repo()
+    text = '[[check]]\nkind = "accept"\nreason = "x"\nfindings = ["rpath-absolute", "{}"]\n'
+    file = world.tiny_recipe(more=text.format("size-limit"))
+    world.run("recipes", "lint", "tiny")
+    for slug, why in (("size-limits", "did you mean size-limit?"), ("record-lies", "can't be let pass")):
+        world.tiny_recipe(more=text.format(slug))
+        error = world.json("recipes", "lint", "tiny", code=2)["error"]
+        (line,) = error["cause"].splitlines()
+        assert line.startswith(f"{file}:{file.read_text().splitlines().index('[[check]]') + 4}: check[0].findings: ")
+        assert why in line
+
+
 def test_lint_of_a_file_that_lies_elsewhere(world: World) -> None:
     file = world.tiny_recipe()
     moved = file.rename(world.root / "tiny.toml")

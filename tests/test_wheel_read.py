@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from builder.audit.contents import read as audited
 from builder.errors import CheckRefused
 from builder.wheel import read
 from tests.wheel_kit import WHEEL, contents, hashed, raw, record, write
@@ -21,8 +22,10 @@ FILES = {"tiny/__init__.py": b"VALUE = 1\n"}
 
 
 def refused(path: Path) -> str:
+    """The code of the error; the audit, which collects what is wrong, finds the same."""
     with pytest.raises(CheckRefused) as caught:
         read.check(path)
+    assert caught.value.code in {slug for slug, _file, _found in audited(path).problems}
     assert caught.value.exit_code == 5
     assert path.name in caught.value.summary
     return caught.value.code

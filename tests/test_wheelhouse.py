@@ -38,7 +38,7 @@ def test_a_publish_is_a_hit_with_all_that_pages_need(tmp_path: Path) -> None:
         assert {one.output for one in found} == {"one", "two"}
         assert house.metadata(found[0].sha256) == made[0].metadata
         record = json.loads(Path(f"{found[0].path}.provenance.json").read_text())
-        assert record["subject"] == {"name": found[0].filename, "sha256": found[0].sha256}
+        assert record["subject"] == [{"name": found[0].filename, "digest": {"sha256": found[0].sha256}}]
         assert kit.publish(house, made) == found
     kit.whole(tmp_path / "house")
 

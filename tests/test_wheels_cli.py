@@ -64,7 +64,7 @@ def test_a_wheel_of_ours_is_filed_under_what_it_says_of_its_making(world: World)
     assert (shown["output"], shown["patches"], shown["channels"]) == ("Tiny_Wheel", ["fix-one"], ["local"])
     assert json.loads(world.run("wheels", "show", path, "--inputs").stdout) == INPUTS
     lines = dict(line.split(maxsplit=1) for line in world.run("wheels", "show", path).stdout.splitlines())
-    assert lines["source"] == f"commit={'c' * 40} version=1.0 tree=git:1"
+    assert lines["source"] == f"commit={'c' * 40} version=1.0 tree=git:1 (claimed by the wheel itself)"
     assert lines["label"].startswith("sb")
     with kit.opened(world.wheelhouse) as house:
         assert [one.output for one in house.find(fingerprint)] == ["Tiny_Wheel"]
@@ -113,7 +113,7 @@ def test_the_record_beside_a_wheel_comes_with_it(world: World) -> None:
         "wheels", "add", str(world.root / "elsewhere" / path.name), SPARK_BUILD_WHEELHOUSE=str(world.root / "two")
     )
     record = json.loads((world.root / "two" / "wheels" / "foreign" / f"{path.name}.provenance.json").read_text())
-    assert record["subject"]["name"] == path.name
+    assert record["subject"][0]["name"] == path.name
 
 
 def test_verify_says_what_is_damaged_and_what_to_type(world: World) -> None:
@@ -179,6 +179,20 @@ def test_rm_asks_on_a_terminal(world: World, answer: str, gone: bool) -> None:  
     assert path.exists() != gone
     assert process.stdout is not None
     process.stdout.close()
+
+
+@pytest.mark.parametrize("verb", [("rm", "--yes"), ("verify",), ("show",)])
+def test_a_path_counts_by_its_bytes_and_not_by_its_name(world: World, verb: tuple[str, ...]) -> None:
+    own = kit.own_wheel(world.root / "dist", "tiny_wheel", inputs=INPUTS)
+    stored = Path(world.run("wheels", "add", str(own)).stdout.strip())
+    (world.root / "other").mkdir()
+    other = Path(shutil.copy(stored, world.root / "other"))
+    other.write_bytes(other.read_bytes() + b"\0")
+    assert "wheel-other" in world.run("wheels", verb[0], str(other), *verb[1:], code=5).stderr
+    assert "wheel-missing" in world.run("wheels", verb[0], f"/nowhere/{stored.name}", *verb[1:], code=2).stderr
+    assert stored.is_file()
+    shutil.copy(stored, world.root / "other")
+    world.run("wheels", verb[0], str(other), *verb[1:])
 
 
 def test_what_another_channel_names_stays(world: World) -> None:

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from builder.digest import canonical_json, sha256_file, sha256_json
 from builder.wheel import label, read
 from builder.wheelhouse import Wheelhouse
+from builder.wheelhouse.publish import Filing, sidecar, signature
+from builder.wheelhouse.publish import publish as publish_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
     from builder.stages import Stored, Wheel
@@ -93,10 +95,17 @@ def publish(
     recipe: str = "tiny",
     inputs: Mapping[str, Any] | None = None,
     channel: str | None = "local",
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> tuple[Stored, ...]:
-    return house.publish(
-        list(wheels), fingerprint=fingerprint, recipe=recipe, inputs=inputs, provenance={"version": 1}, channel=channel
+    filing = Filing(
+        fingerprint=fingerprint, recipe=recipe, inputs=inputs, provenance={"version": 1}, channel=channel, sign=sign
     )
+    return publish_wheels(house, list(wheels), filing)
+
+
+def seal(record: bytes) -> bytes:
+    """Return what stands for a signature where only its way matters."""
+    return f"sealed {hashlib.sha256(record).hexdigest()}\n".encode()
 
 
 def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -121,17 +130,24 @@ def read_all(root: Path) -> None:
         house.known("tiny")
 
 
-def whole(root: Path) -> dict[str, str]:
-    """Assert that files and catalogue agree after the next opening, and return name and sha256 of what is listed."""
+def whole(root: Path, *, sealed: bool = False) -> dict[str, str]:
+    """Assert that files and catalogue agree after the next opening, and return name and sha256 of what is listed.
+
+    Where a record has a seal, it is that record's; each has one when `sealed`.
+    """
     with opened(root) as house:
         listed = {one.path: one for one in house.list_wheels(include_unpublished=True)}
     on_disk = {path for path in (root / "wheels").rglob("*") if path.is_file() and path.suffix == ".whl"}
     assert on_disk == set(listed)
     for path, one in listed.items():
         assert sha256_file(path) == one.sha256
-        assert path.with_name(f"{path.name}.provenance.json").exists()
+        assert sidecar(path).exists()
+        if sealed or signature(path).exists():
+            assert signature(path).read_bytes() == seal(sidecar(path).read_bytes())
     records = {path.name.removesuffix(".provenance.json") for path in (root / "wheels").rglob("*.json")}
     assert records == {path.name for path in listed}
+    seals = {path.name.removesuffix(".provenance.json.sig") for path in (root / "wheels").rglob("*.sig")}
+    assert seals <= {path.name for path in listed}
     incoming = root / "wheels" / ".incoming"
     assert not incoming.exists() or not list(incoming.iterdir())
     return {one.filename: one.sha256 for one in listed.values()}
@@ -202,7 +218,7 @@ def kill_at_every_line(place: str, operation: str, parts: str, part: str) -> Non
 def _prepare(root: Path, operation: str) -> set[str]:
     with opened(root / "house") as house:
         if operation in {"remove", "reindex", "replace"}:
-            publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"})
+            publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"}, sign=seal)
             house.remember("lock", "k", {"a": 1})
             house.first_planned("e" * 64)
         if operation == "replace":
@@ -219,7 +235,9 @@ def _operate(root: Path, operation: str) -> None:
     with opened(root / "house") as house:
         match operation:
             case "publish" | "replace":
-                publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"})
+                publish(
+                    house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"}, sign=seal
+                )
             case "remove":
                 house.remove(house.get("one-1.0-py3-none-any.whl"))
             case "remember":
@@ -236,17 +254,17 @@ def _check(root: Path, operation: str, before: set[str], *, done: bool) -> None:
         with opened(house):
             pass
     else:
-        found = set(whole(house))
+        found = set(whole(house, sealed=True))
         assert found == after if done else found in (before, after), (found, before, after)
     with contextlib.suppress(LookupError):
-        if operation == "remove" and set(whole(house)) == after:
+        if operation == "remove" and set(whole(house, sealed=True)) == after:
             raise LookupError  # done by the next opening
         _operate(root, operation)
-    assert set(whole(house)) == after
+    assert set(whole(house, sealed=True)) == after
     kept = contents(house)
     reindex(house, clock=time.time)
     assert contents(house) == kept
-    assert set(whole(house)) == after
+    assert set(whole(house, sealed=True)) == after
 
 
 def _killed_at(number: int, root: Path, operation: str) -> bool:

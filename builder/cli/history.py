@@ -76,6 +76,7 @@ def _units(args: argparse.Namespace, app: App) -> int:
 
     from builder.cli.session import opened  # noqa: PLC0415
     from builder.pipeline import gated  # noqa: PLC0415
+    from builder.wheelhouse.statement import facts  # noqa: PLC0415
 
     if args.units and not args.name:
         raise UsageError("usage", "--units wants the NAME of a recipe", run=("spark-build history NAME --units",))
@@ -86,9 +87,9 @@ def _units(args: argparse.Namespace, app: App) -> int:
             return 0
         try:
             document = json.loads((app.cwd / args.taken).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError("history-document", f"{args.taken} can't be read", cause=str(error)) from error
-        inner = document.get("units") if isinstance(document, dict) else None
+        inner = facts(document).get("units")  # a wheel's record holds one
         count = kept.import_document(json.dumps(inner if isinstance(inner, dict) else document).encode())
     app.stderr.write(f"{count} runs taken\n")
     return 0

@@ -84,19 +84,27 @@ def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, a
 
 def build_all(evaluations: tuple[Evaluation, ...], world: World, app: App, failed: list[SparkError]) -> int:
     """Build what the plans miss and print the path of every wheel; `failed` are errors of others, the first is raised."""
-    args, wheels = app.args, []
+    from builder.events import Note  # noqa: PLC0415  # after the arguments were found good
+    from builder.pipeline import proof  # noqa: PLC0415
+
+    args, wheels, bad = app.args, [], set[str]()
     for one in evaluations:
-        if not one.plan.misses:
-            wheels.append((one, one.plan.hits, True))
+        if below := bad.intersection(other.plan.recipe for other in one.depends):
+            bad.add(one.plan.recipe)
+            text = f"{one.plan.recipe} isn't built: it builds on {', '.join(sorted(below))}"
+            world.sink.emit(Note(level="warning", text=text))
             continue
         try:
-            wheels.append((*_build_one(one, world), False))
+            if one.plan.misses:
+                wheels.append((*_build_one(one, world), False))
+            else:
+                proof.renew(one, world, one.plan.hits)
+                wheels.append((one, one.plan.hits, True))
         except SparkError as error:
-            from builder.events import Note  # noqa: PLC0415  # not needed for a hit
-
             if not args.keep_going or error.exit_code >= 128:  # noqa: PLR2004  # interrupted
                 raise
             failed.append(error)
+            bad.add(one.plan.recipe)
             text = f"{one.plan.recipe}: {error.summary} ({error.code}); going on with the others"
             world.sink.emit(Note(level="warning", text=text))
     _mend_index(world)

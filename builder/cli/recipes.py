@@ -11,7 +11,7 @@ from builder.errors import RecipeError, UsageError, scrubbed
 from builder.recipe import find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from builder.cli.app import App
     from builder.recipe.find import Folder
@@ -163,6 +163,7 @@ def _lint(args: argparse.Namespace, app: App) -> int:
         found, wrong = read_all(where, wanted)
         good += found
         problems += wrong
+    problems += [text for one in good for text in _accepts(one)]
     if problems:
         raise report(problems)
     if args.json:
@@ -170,6 +171,19 @@ def _lint(args: argparse.Namespace, app: App) -> int:
     else:
         app.print(f"{len(good)} recipe{'s' if len(good) != 1 else ''}, no mistakes")
     return 0
+
+
+def _accepts(loaded: Loaded) -> Iterator[str]:
+    """Yield what a recipe lets pass that there is no such finding of, or that nobody can let pass."""
+    from builder.recipe.layers import nearest  # noqa: PLC0415
+
+    for number, check in enumerate(loaded.recipe.check):
+        for slug in check.findings:
+            from builder.cli import judged  # noqa: PLC0415  # brings every judge, and few recipes let anything pass
+
+            if wrong := judged.unacceptable(slug):
+                key = f"check[{number}].findings"
+                yield f"{loaded.origins[nearest(key, loaded.origins)]}: {key}: {wrong}"
 
 
 def _wanted(

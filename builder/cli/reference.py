@@ -1,6 +1,7 @@
 """docs/cli.md, generated from the argument parsers; and the one command that writes every generated page.
 
-``python -m builder.cli.reference`` rewrites docs/cli.md, docs/recipes.md and docs/recipe.schema.json of a source checkout.
+``python -m builder.cli.reference`` rewrites docs/cli.md, docs/findings.md, docs/recipes.md and docs/recipe.schema.json of a
+source checkout.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ is an error.
 
 def pages(docs: Path) -> dict[str, str]:
     """Return every generated page by its name in `docs`."""
+    from builder.cli import findings  # noqa: PLC0415
     from builder.executor import failures  # noqa: PLC0415
     from builder.recipe import reference  # noqa: PLC0415  # completion needs only `children`
 
@@ -50,6 +52,7 @@ def pages(docs: Path) -> dict[str, str]:
     return {
         "cli.md": page(),
         "failures.md": failures.page(),
+        "findings.md": findings.page(),
         "recipes.md": recipes,
         "recipe.schema.json": reference.schema_text(),
     }

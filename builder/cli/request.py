@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_progress", "add_request", "pairs", "requests"]
 
+#: What CUDA's and torch's lists of architectures hold, one or several.
+_ONE = r"\d{1,2}\.\d[af]?(\+PTX)?"
+_ARCH = re.compile(rf"{_ONE}([;, ]+{_ONE})*")
+
 
 def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
     """Declare recipe names and everything that chooses source, target and inputs."""
@@ -130,6 +134,9 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
     for flag, value in {**single, "--python": args.python, "--arch": args.arch, "--torch": args.torch}.items():
         if value is not None and not str(value).strip():  # an unset variable in a script: never the default instead
             raise UsageError("usage", f"{flag} is empty")
+    if args.arch and not _ARCH.fullmatch(args.arch):
+        cause = "wanted capabilities with one digit behind the dot, such as 12.1a or 12.0f"
+        raise UsageError("arch-unknown", f"--arch {args.arch} is no architecture", cause=cause)
     used = [flag for flag, value in single.items() if value]
     if used and len(args.name) > 1:
         raise UsageError("one-recipe", f"{used[0]} chooses the source of one recipe, and {len(args.name)} were named")

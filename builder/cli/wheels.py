@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ EXAMPLES = """\
 examples:
   spark-build wheels list flashinfer-python         its wheels, oldest first
   spark-build wheels show 3f9ac1d                   all that is known about one
+  spark-build wheels diff 3f9ac1d ~/other/flashinfer_python-0.7.2-py3-none-any.whl
   spark-build wheels verify                         every file against the catalogue
   spark-build wheels rm 3f9ac1d --yes
   spark-build wheels add ~/Downloads/torch-2.14.0-cp312-cp312-linux_aarch64.whl
@@ -27,10 +29,25 @@ examples:
 
 A REF is a wheel's file name or path, or the start of its fingerprint or sha256."""
 
+#: The commands among those that are printed to be typed next which take --wheelhouse.
+_TAKING = ("spark-build wheels ", "spark-build recipe ", "spark-build audit ")
+
+DIFF = """\
+A and B are wheel files, or REFs. Bytes are compared, file by file, libraries section by section, and device code
+apart from host code. Two builds of the same inputs are told why they differ, where the cause is known."""
+
 RM = """\
 On a terminal it asks first, unless --yes is given. Without a terminal it never asks, and removes nothing
 without --yes: exit 2. A wheel that a channel other than `local` names stays. The name of a removed wheel
 stands for its bytes for ever: the same bytes may come back under it, others may not."""
+
+ADD = """\
+Each is audited first, together with the others and with what the recipe expects that it names; where one is
+refused none is added, and the exit code is 5. `spark-build audit FILE` shows all that was found.
+
+The record beside a wheel (<wheel>.provenance.json) and its signature come along. They have to be about the
+wheel and to say what it says; with signing.signers in the configuration one of those has to have signed.
+What is let pass counts for this command only: a build that finds the wheel here judges and tries it itself."""
 
 REINDEX = """\
 Reads every wheel, then makes a new catalogue from wheels, records and journal and puts it in the place of the
@@ -59,13 +76,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = verb("show", "all that is known about one wheel")
     show.add_argument("ref", metavar="REF", help="a wheel")
     show.add_argument("--inputs", action="store_true", help="print the inputs document instead, as canonical JSON")
+    diff = verb("diff", "inputs, files, device code, metadata and size of two wheels", DIFF)
+    diff.add_argument("old", metavar="A", help="a wheel")
+    diff.add_argument("new", metavar="B", help="the wheel that is held against it")
+    diff.add_argument("--all", action="store_true", help="show every file and header")
     verify = verb("verify", "read wheels again and hold them against the catalogue; exit 5 when something is damaged")
     verify.add_argument("ref", nargs="*", metavar="REF", help="only these (default: all, catalogue and index)")
     rm = verb("rm", "remove wheels", RM)
     rm.add_argument("ref", nargs="+", metavar="REF", help="wheels")
     rm.add_argument("--yes", action="store_true", help="don't ask")
-    add = verb("add", "check wheels from elsewhere and publish them in channel `local`")
+    add = verb("add", "audit wheels from elsewhere and publish them in channel `local`", ADD)
     add.add_argument("file", nargs="+", metavar="FILE", help="wheel files")
+    add.add_argument("--target", metavar="C", help="the compute capability (default: 12.1, a GB10)")
+    add.add_argument(
+        "--accept", action="append", default=[], metavar="ID[=REASON]", help="let this finding pass; may be repeated"
+    )
     verb("reindex", "make the catalogue anew", REINDEX)
 
 
@@ -74,15 +99,33 @@ def run(args: argparse.Namespace, app: App) -> int:
     verbs: dict[str, Callable[[argparse.Namespace, App], int]] = {
         "list": _list,
         "show": _show,
+        "diff": _diff,
         "verify": _verify,
         "rm": _rm,
         "add": _add,
         "reindex": _reindex,
     }
-    return verbs[args.verb](args, app)
+    try:
+        return verbs[args.verb](args, app)
+    except SparkError as error:
+        error.run = tuple(_there(line, args) for line in error.run)
+        raise
 
 
-def _open(app: App, *, create: bool = False) -> Wheelhouse:
+def _there(line: str, args: argparse.Namespace) -> str:
+    """Return a command to type next with the wheelhouse that this one was given."""
+    if args.wheelhouse is None:
+        return line
+    where = f"--wheelhouse {shlex.quote(args.wheelhouse)}"
+    steps = [
+        f"{step} {where}" if step.startswith(_TAKING) and "--wheelhouse" not in step else step
+        for step in line.split(" && ")
+    ]
+    return " && ".join(steps)
+
+
+def opened(app: App, *, create: bool = False) -> Wheelhouse:
+    """Return the wheelhouse that the arguments name; with `create` it is made where there is none."""
     from builder.wheelhouse import Wheelhouse  # noqa: PLC0415
 
     return Wheelhouse.open(app.config().wheelhouse, clock=app.clock, create=create)
@@ -92,7 +135,7 @@ def _list(args: argparse.Namespace, app: App) -> int:
     from builder.ui import wheels as shown  # noqa: PLC0415
     from builder.wheel.read import normalised  # noqa: PLC0415
 
-    with _open(app) as house:
+    with opened(app) as house:
         project = normalised(args.project) if args.project else None
         found = house.list_wheels(project=project, include_unpublished=args.all)
         if args.json:
@@ -108,9 +151,10 @@ def _list(args: argparse.Namespace, app: App) -> int:
 
 def _show(args: argparse.Namespace, app: App) -> int:
     from builder.ui import wheels as shown  # noqa: PLC0415
+    from builder.wheelhouse import foreign  # noqa: PLC0415
     from builder.wheelhouse.publish import sidecar  # noqa: PLC0415
 
-    with _open(app) as house:
+    with opened(app) as house:
         wheel = house.get(args.ref)
         inputs = house.inputs(wheel.fingerprint) if wheel.fingerprint else None
         if args.inputs:
@@ -121,7 +165,8 @@ def _show(args: argparse.Namespace, app: App) -> int:
             app.print(canonical_json(inputs).decode())
             return 0
         record = shown.load(sidecar(wheel.path))
-        document = shown.details(wheel, house.metadata(wheel.sha256), inputs, record, house.channels(wheel))
+        kept = foreign.kept(house, wheel.sha256)
+        document = shown.details(wheel, house.metadata(wheel.sha256), inputs, record, house.channels(wheel), kept)
     if args.json:
         app.print_json({"wheel": document})
         return 0
@@ -130,22 +175,36 @@ def _show(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
+def _diff(args: argparse.Namespace, app: App) -> int:
+    from builder.cli import diff  # noqa: PLC0415
+
+    return diff.run(args, app)
+
+
 def _verify(args: argparse.Namespace, app: App) -> int:
     from builder.ui import wheels as shown  # noqa: PLC0415
     from builder.wheelhouse.verify import Finding, verify  # noqa: PLC0415
 
-    with _open(app) as house:
+    with opened(app) as house:
         wheels = [house.get(ref) for ref in args.ref] or None
         count = len(wheels or house.list_wheels(include_unpublished=True))
         tell = shown.Progress(app.stderr, app.clock)
-        findings = verify(house, wheels, on_read=tell.read)
+        signed = None
+        if signers := app.config().signers:
+            from builder import signature  # noqa: PLC0415
+
+            signed = signature.checker(signers, env=app.env)
+        findings = verify(house, wheels, on_read=tell.read, signed=signed)
         if not args.ref:
             from builder.index import lacking  # noqa: PLC0415
 
             text, run = "not there as the catalogue says", "spark-build wheels reindex"
             findings += tuple(Finding(kind="index", path=path, text=text, run=run) for path in lacking(house))
     if args.json:
-        rows = [{"kind": one.kind, "path": str(one.path), "text": one.text, "run": one.run} for one in findings]
+        rows = [
+            {"kind": one.kind, "path": str(one.path), "text": one.text, "run": _there(one.run, args)}
+            for one in findings
+        ]
         app.print_json({"verified": count, "findings": rows})
         return CheckRefused.exit_code if findings else 0
     if findings:
@@ -162,7 +221,7 @@ def _verify(args: argparse.Namespace, app: App) -> int:
 
 
 def _rm(args: argparse.Namespace, app: App) -> int:
-    with _open(app) as house:
+    with opened(app) as house:
         wheels = list({wheel.sha256: wheel for wheel in map(house.get, args.ref)}.values())
         for wheel in wheels:
             _refuse_named(house, wheel)
@@ -171,7 +230,7 @@ def _rm(args: argparse.Namespace, app: App) -> int:
             return 0
         for wheel in wheels:
             house.remove(wheel)
-        _refresh_index(house, app)
+        refresh_index(house, app)
     if args.json:
         app.print_json({"removed": [wheel.filename for wheel in wheels], "bytes": sum(wheel.size for wheel in wheels)})
         return 0
@@ -200,7 +259,7 @@ def _asked(wheels: Sequence[Stored], refs: Sequence[str], app: App) -> bool:
             f"{len(wheels)} wheel{'s' if len(wheels) > 1 else ''} would be removed, and --yes wasn't given",
             cause=names,
             help="there is no terminal to ask on",
-            run=(f"spark-build wheels rm {' '.join(refs)} --yes",),
+            run=(f"spark-build wheels rm {shlex.join(refs)} --yes",),
         )
     app.stderr.write(f"{names}\nRemove? [y/N] ")
     app.stderr.flush()
@@ -208,21 +267,9 @@ def _asked(wheels: Sequence[Stored], refs: Sequence[str], app: App) -> bool:
 
 
 def _add(args: argparse.Namespace, app: App) -> int:
-    from builder.ui import wheels as shown  # noqa: PLC0415
-    from builder.wheelhouse import foreign  # noqa: PLC0415
+    from builder.cli import add  # noqa: PLC0415
 
-    judged = [foreign.judge(app.cwd / file) for file in args.file]  # all of them before the first is filed
-    with _open(app, create=True) as house:
-        added = [foreign.add(house, one) for one in judged]
-        _refresh_index(house, app)
-    if args.json:
-        app.print_json({"wheels": [{**shown.as_json(wheel), "cached": there} for wheel, there in added]})
-        return 0
-    for wheel, there in added:
-        app.print(str(wheel.path))
-        if there:
-            app.stderr.write(f"{wheel.filename} was there already, with the same bytes\n")
-    return 0
+    return add.run(args, app)
 
 
 def _reindex(args: argparse.Namespace, app: App) -> int:
@@ -232,8 +279,8 @@ def _reindex(args: argparse.Namespace, app: App) -> int:
     tell = shown.Progress(app.stderr, app.clock)
     root = app.config().wheelhouse
     report = reindex(root, clock=app.clock, on_read=tell.read)
-    with _open(app) as house:
-        _refresh_index(house, app)
+    with opened(app) as house:
+        refresh_index(house, app)
     if args.json:
         app.print_json({"reindexed": shown.report_json(report)})
         return 0
@@ -242,7 +289,7 @@ def _reindex(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def _refresh_index(house: Wheelhouse, app: App) -> None:
+def refresh_index(house: Wheelhouse, app: App) -> None:
     """Bring the wheelhouse's own index up to date; what was done to the wheels holds, also where that fails."""
     from builder import index  # noqa: PLC0415
 

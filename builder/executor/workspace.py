@@ -24,7 +24,21 @@ from builder.stages import Workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["BOOT", "changed", "done", "finish", "mark", "note_tree", "open_tree", "require_space", "restore", "unmark"]
+__all__ = [
+    "BOOT",
+    "changed",
+    "done",
+    "finish",
+    "log_of",
+    "log_span",
+    "mark",
+    "note_tree",
+    "open_tree",
+    "remove",
+    "require_space",
+    "restore",
+    "unmark",
+]
 
 #: Changes with every boot: random(4).
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -168,6 +182,40 @@ def unmark(space: Workspace, step: str) -> None:
 def finish(space: Workspace) -> None:
     """Leave only the logs: the wheel is published, and another build never uses this tree."""
     _clear(space.root)
+
+
+@contextlib.contextmanager
+def log_span(space: Workspace, output: str) -> Iterator[None]:
+    """Keep which part of the attempt's build log is about `output`, once that is built: what is written within."""
+    log = space.logs / "build.log"
+    begin = log.stat().st_size if log.exists() else 0
+    yield
+    (space.logs / f"{output}.span").write_text(f"{begin} {log.stat().st_size if log.exists() else 0}\n")
+
+
+def log_of(root: Path, output: str) -> tuple[Path, int, int] | None:
+    """Return the build log of the last attempt that built `output` in the tree `root`, and its first and last byte there.
+
+    None where logs are no longer kept. A part of a log ends before its last byte.
+    """
+    for folder in sorted(root.glob("logs/*"), key=lambda one: (len(one.name), one.name), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            begin, end = (folder / f"{output}.span").read_text().split()
+            return folder / "build.log", int(begin), int(end)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Leave no `folder`, also where what ran in it took our rights to its own folders away."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder)
+    if folder.exists():
+        for path, folders, _files in os.walk(folder):  # a folder is looked into after its parent was told about
+            for below in (Path(path, name) for name in folders):
+                with contextlib.suppress(OSError):
+                    if not below.is_symlink():  # what it names isn't ours
+                        below.chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear(root: Path) -> None:

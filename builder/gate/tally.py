@@ -154,6 +154,8 @@ class Tally:
 
     def _estimate(self) -> tuple[int, int] | None:
         state, (done, edges) = self._state, self._edges
+        if not (self._ran or state.running or state.waiting or edges):
+            return None  # an output that compiles nothing never asks for the units that the recipe is known for
         rest = [max(0, last - since) for _name, _used, since, last, _basis in state.running if last]
         pace = Pace(jobs=self._jobs, done=done, edges=edges, ended=self._took, running=rest, waiting=state.waiting)
         return left_ms(self._open, pace)

@@ -17,6 +17,7 @@ from builder.values import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from builder.audit.report import Report
     from builder.events import Event, PhaseName, Sink, Status
     from builder.executor.isolation import Isolation
     from builder.gate.ccache import Statistics
@@ -46,7 +47,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What every phase gets. `accounts` takes what the gate did for each output that was built."""
+    """What every phase gets.
+
+    `accounts` takes what the gate did for each output that was built, `reports` what the audit found, by the wheel's sha256.
+    """
 
     one: Evaluation
     world: World
@@ -54,6 +58,7 @@ class Attempt:
     sink: Sink
     level: Isolation
     accounts: dict[str, Account] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
 
 
 class Kept:

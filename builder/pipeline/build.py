@@ -7,17 +7,16 @@ import shutil
 from typing import TYPE_CHECKING
 
 from builder import buildenv, events, index, patches, source
-from builder.errors import BuildFailed
+from builder.errors import BuildFailed, Interrupted
 from builder.executor import environment, hooks, isolation, workspace
 from builder.host import floors
 from builder.pipeline import evaluate as evaluation
-from builder.pipeline import finish, gated, resolve
+from builder.pipeline import finish, gated, proof, resolve
 from builder.pipeline.attempt import AskedForMore, phase, recorded
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
 from builder.source.mirror import insteadof
 from builder.stages import Built
-from builder.wheel import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from builder.pipeline.world import World
     from builder.recipe.model import Output
 
-__all__ = ["build"]
+__all__ = ["build", "make"]
 
 #: How often a backend may ask for more requirements before this is called a loop.
 ROUNDS = 3
@@ -58,6 +57,8 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
     house, plan = world.house, one.plan
     fingerprint = plan.inputs.fingerprint
     floors.require(one.loaded.recipe.system, plan.host)
+    finish.signer(world)  # a key that can't sign, and a script that isn't there, are told now, not after the build
+    proof.scripts(one, world)
     asked = one.request.isolation
     level = isolation.probe(world.env, wanted=world.config.build.get("isolation", asked) if asked == "auto" else asked)
     if level.level == "seccomp":
@@ -74,13 +75,18 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
         if not one.request.force and len(found) == len(names):
             text = f"{plan.recipe} {fingerprint[:10]}: another process has built it meanwhile"
             world.sink.emit(events.Note(level="info", text=text))
+            proof.renew(one, world, found)
             return found
         workspace.require_space(world.builds, plan.disk_bytes)
         space = workspace.open_tree(
             world.builds, fingerprint, plan.recipe, fixed=level.fixed_path, fresh=one.request.force
         )
         with recorded(one, world, space, level) as attempt:
-            stored = _perform(attempt)
+            try:
+                stored = _perform(attempt)
+            except Interrupted as error:
+                error.kept()
+                raise
         workspace.finish(space)
         return stored
 
@@ -90,19 +96,27 @@ def _waiting(sink: Sink, what: str) -> Callable[[str], None]:
 
 
 def _perform(attempt: Attempt) -> tuple[stages.Stored, ...]:
+    wheels = make(attempt)
+    with phase(attempt, "audit") as text:
+        text.append(proof.prove(attempt, wheels))
+    return _publish(attempt, wheels)
+
+
+def make(attempt: Attempt, *, name: str | None = None) -> list[stages.Wheel]:
+    """Return the labelled wheels of an attempt, packed and neither judged nor published.
+
+    `name` is the label of an earlier build that they are to be compared with. Raises what `build` raises for a build that
+    fails.
+    """
     one = attempt.one
     _prepare_tree(attempt)
     built = []
     for output, lock in zip(one.outputs, one.locks, strict=True):
         built.append(_at_hand(attempt, output) or _build_output(attempt, output, lock))
     with phase(attempt, "pack") as text:
-        wheels = finish.pack_all(attempt, built)
+        wheels = finish.pack_all(attempt, built, name=name)
         text.extend(f"{wheel.version}, {show_bytes(wheel.size)}" for wheel in wheels)
-    with phase(attempt, "audit") as text:
-        for wheel in wheels:
-            read.check(wheel.path)
-        text.append(f"{len(wheels)} wheel{'s' if len(wheels) > 1 else ''}: RECORD, names and paths hold")
-    return _publish(attempt, wheels)
+    return wheels
 
 
 def _publish(attempt: Attempt, wheels: Sequence[stages.Wheel]) -> tuple[stages.Stored, ...]:
@@ -114,7 +128,9 @@ def _publish(attempt: Attempt, wheels: Sequence[stages.Wheel]) -> tuple[stages.S
             recipe=plan.recipe,
             inputs=plan.inputs.document,
             provenance=finish.provenance(attempt, wheels),
+            sign=finish.signer(attempt.world),
         )
+        proof.keep(attempt, stored)
         index.refresh(house)
         text.append(f"in {house.root}")
     for wheel in stored:
@@ -178,7 +194,7 @@ def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Bui
     _prepare_environment(attempt, lock)
     space, env = attempt.space, _environment(attempt, output)
     with phase(attempt, "build", output.name, log=True) as text:
-        with gated.opened(attempt, output, env) as gate:
+        with workspace.log_span(space, output.name), gated.opened(attempt, output, env) as gate:
             built = _call_backend(attempt, output, lock, _bench(attempt, output, {**env, **gate.variables}, gate))
         workspace.unmark(space, "building")
         workspace.mark(space, f"built-{output.name}")

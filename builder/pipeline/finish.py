@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from builder import digest
-from builder.pipeline import gated
-from builder.values import fields
-from builder.wheel import label, pack, read
+from builder import digest, stages
+from builder.pipeline.provenance import provenance
+from builder.wheel import label, pack, read, sbom
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from builder import stages
-    from builder.gate.ccache import Statistics
-    from builder.gate.tally import Summary
     from builder.pipeline.attempt import Attempt
+    from builder.pipeline.world import World
 
-__all__ = ["epoch_of", "pack_all", "provenance"]
-
-#: A zip can't hold a time before 1980.
-_OLDEST = 315532800
+__all__ = ["epoch_of", "pack_all", "provenance", "signer"]
 
 
 def epoch_of(pin: stages.Pin) -> int:
     """Return SOURCE_DATE_EPOCH: the source's own time."""
-    return max(pin.time, _OLDEST)
+    return max(pin.time, stages.ZIP_EPOCH)
 
 
-def pack_all(attempt: Attempt, built: Sequence[stages.Built]) -> list[stages.Wheel]:
-    """Label, strip and pack; a rebuild with other bits under a name that is taken gets a label of its own (``r2``)."""
+def signer(world: World) -> Callable[[bytes], bytes] | None:
+    """Return what signs records here, or None where no key is configured; ask before a build, so that a bad key costs none.
+
+    Raises HostError ``signing-key`` or ``ssh-keygen-missing``.
+    """
+    from builder import signature  # noqa: PLC0415  # few have a key
+
+    return signature.signer(world.config.signing_key, env=world.env)
+
+
+def pack_all(attempt: Attempt, built: Sequence[stages.Built], *, name: str | None = None) -> list[stages.Wheel]:
+    """Label, strip and pack; a rebuild with other bits under a name that is taken gets a label of its own (``r2``).
+
+    With `name` that label is used whatever the bits are, for a comparison: such wheels aren't to be published.
+    """
+    if name:
+        return _packed(attempt, built, name)
     house, fingerprint = attempt.world.house, attempt.one.plan.inputs.fingerprint
     revision = 1
     while True:
@@ -43,54 +51,25 @@ def pack_all(attempt: Attempt, built: Sequence[stages.Built]) -> list[stages.Whe
 
 def _packed(attempt: Attempt, built: Sequence[stages.Built], name: str) -> list[stages.Wheel]:
     one, space = attempt.one, attempt.space
+    document = dict(one.plan.inputs.document)
     recipe, outputs = one.loaded.recipe, {output.name: output for output in one.outputs}
-    siblings = {item.output: label.labelled(read.inspect(item.path).version, name) for item in built}
+    versions = {item.output: label.labelled(read.inspect(item.path).version, name) for item in built}
     return [
         pack.finish(
             item,
             dest=space.root / "wheels",
             label=name,
-            siblings=siblings,
+            siblings=versions,
             version_module=outputs[item.output].version_module or recipe.version.module,
             strip=recipe.build.strip,
             epoch=epoch_of(one.plan.pin),
-            extra_files={"spark-build/inputs.json": digest.canonical_json(dict(one.plan.inputs.document))},
+            extra_files={
+                "spark-build/inputs.json": digest.canonical_json(document),
+                sbom.MEMBER: sbom.write(document, output=item.output, version=versions[item.output], label=name),
+            },
             expected=item.output,
             env=attempt.world.env,
             scratch=space.root / "tmp",
         )
         for item in built
     ]
-
-
-def _fields(value: Summary | Statistics) -> dict[str, object]:
-    return {one.name.replace("_", "-"): getattr(value, one.name) for one in fields(value)}
-
-
-def provenance(attempt: Attempt, wheels: Sequence[stages.Wheel]) -> dict[str, object]:
-    """Return what was true of this run and isn't part of the wheel: times, host, isolation."""
-    one, plan, host = attempt.one, attempt.one.plan, attempt.one.plan.host
-    return {
-        "version": 1,
-        "subjects": [{"name": wheel.filename, "sha256": wheel.sha256} for wheel in wheels],
-        "recipe": plan.recipe,
-        "fingerprint": plan.inputs.fingerprint,
-        "label": plan.label,
-        "source": {"url": plan.pin.url, "ref": plan.pin.ref, **plan.pin.identity()},
-        "built": int(attempt.world.clock()),
-        "attempt": attempt.space.attempt,
-        "isolation": {
-            "level": attempt.level.level,
-            "path": str(attempt.space.inside) if attempt.level.fixed_path else None,
-            "why": attempt.level.reason,
-        },
-        "host": {"machine": host.machine, "cores": host.cores, "memory": host.memory_bytes},
-        "jobs": plan.jobs,
-        "gate": {
-            name: {**_fields(account.gate), "cache": _fields(account.cache)}
-            for name, account in attempt.accounts.items()
-        },
-        "units": json.loads(gated.history(attempt.world).export(plan.inputs.fingerprint[:12])),
-        "compressor": pack.compressor(),
-        "recipe-file": one.loaded.path.name,
-    }

@@ -33,6 +33,7 @@ _MIRROR = re.compile(r".+-[0-9a-f]{12}\.git")
 _KEY = re.compile(r"[0-9a-f]{32}")
 _SCRATCH = re.compile(r"\.(fetch|lock|patches|scratch)-\w+")
 _ASIDE = re.compile(rf"{re.escape(ASIDE)}[0-9a-f]{{16}}")
+_REBUILD = re.compile(r"\.rebuild-[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]+")
 _CACHES = re.compile(r"uv|ccache")
 
@@ -43,11 +44,12 @@ def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[
     Opens no catalogue: it may be full. Only what spark-build could have made counts: real folders and files, never links,
     with names of its own.
     """
-    trees = list(_trees(root, stored))
-    kept = [one.path for one in trees]
+    trees, again = list(_trees(root, stored)), list(_rebuilds(root))
+    kept = [*(one.path for one in trees), *(path for one in again for path in _folders(one.path, _SHA256))]
     return (
         *_scratch(root, sources),
         *trees,
+        *again,
         *_logs(root),
         *_sources(sources, kept),
     )
@@ -123,6 +125,15 @@ def _trees(root: Path, stored: Container[str]) -> Iterator[Candidate]:
             or (newest is not None and newest.outcome == "ok")
             or not (path / "state").exists(),
         )
+
+
+def _rebuilds(root: Path) -> Iterator[Candidate]:
+    """Yield the trees of `rebuild`: what is left of one is never gone on with."""
+    for path in _folders(root / "builds", _REBUILD):
+        held = locks.is_held(root / "locks" / path.name)
+        used = max(map(last_used, (path, *_folders(path, _SHA256))))
+        in_use = "is being built" if held else ""
+        yield Candidate(kind="tree", path=path, size=_size(path), used=used, in_use=in_use, finished=True)
 
 
 def _attempts(root: Path, tree: Path) -> list[builds.Attempt]:

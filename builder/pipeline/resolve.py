@@ -87,6 +87,9 @@ def locks(
     for output in outputs:
         source = _source_key(basis, output, candidates)
         keys[output.name] = digest.sha256_json(source)
+        if taken := basis.request.locked.get(output.name):
+            found.append(taken)
+            continue
         more = dynamic(basis.world, keys[output.name])
         # A patch that leaves the requirements alone leaves the lock alone: nobody has to be asked again.
         key = digest.sha256_json(source | {"patches": _touching(_pyproject(output), candidates), "more": list(more)})

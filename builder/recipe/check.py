@@ -6,6 +6,7 @@ Works on what `convert` made of a wrong recipe, too, so that one report holds ev
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from builder.recipe import interpolate
@@ -39,6 +40,8 @@ _SOURCE_NEEDS = {"git": ("url", "ref"), "sdist": ("project", "version"), "archiv
 _CHECK_NEEDS = {
     "import": ("run",),
     "command": ("run",),
+    "script": ("script",),
+    "accept": ("findings", "reason"),
     "size": ("max",),
     "device-code": ("target",),
     "log": ("forbid",),
@@ -237,6 +240,14 @@ def _condition(condition: Condition | None, path: str) -> Iterator[Mistake]:
         )
 
 
+def _is_line(text: str, *, command: bool) -> bool:
+    """Whether `text` says something, and for a command has no open quotation."""
+    try:
+        return bool(shlex.split(text)) if command else bool(text.strip())
+    except ValueError:
+        return False
+
+
 def _pattern(text: str | None, path: str) -> Iterator[Mistake]:
     if text is None:
         return
@@ -257,9 +268,20 @@ def _checks(recipe: Recipe) -> Iterator[Mistake]:
         path = f"check[{number}]"
         for key in _CHECK_NEEDS.get(one.kind, ()):
             if not getattr(one, key):
-                yield Mistake(path=f"{path}.{key}", text=f"`{key}` is missing: a {one.kind} check needs it")
+                yield Mistake(path=f"{path}.{key}", text=f"`{key}` is missing: checks of kind {one.kind} need it")
         if one.output is not None and one.output not in outputs:
             known = ", ".join(name for name in outputs if name)
             yield Mistake(path=f"{path}.output", text=f"`{one.output}` is no output of this recipe; known: {known}")
+        if (
+            one.kind in {"import", "command"}
+            and one.run is not None
+            and not _is_line(one.run, command=one.kind == "command")
+        ):
+            yield Mistake(path=f"{path}.run", text=f"`{one.run}` is no whole line")
+        if one.script is not None and ("/" in one.script or not one.script.endswith(".py")):
+            yield Mistake(path=f"{path}.script", text=f"`{one.script}` is no name of a Python file in `checks/`")
+        if one.target is not None and not re.fullmatch(r"\d+\.\d", one.target):
+            yield Mistake(path=f"{path}.target", text=f"`{one.target}` is no compute capability; write 12.1")
+        yield from _requirements(one.requires, f"{path}.requires")
         yield from _pattern(one.matches, f"{path}.matches")
         yield from _unit(parse_bytes, one.max, f"{path}.max")

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import config
+from builder.errors import RecipeError
 from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Folder", "folders", "names", "shipped"]
+    from builder.recipe.model import Recipe
+
+__all__ = ["Folder", "folders", "names", "scripts", "shipped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +42,23 @@ def names(where: Sequence[Folder]) -> tuple[str, ...]:
     """Return the names of all recipes, sorted. Hidden files are some editor's."""
     found = {file.stem for folder in where for file in folder.recipes.glob("*.toml") if file.name[0] != "."}
     return tuple(sorted(found))
+
+
+def scripts(recipe: Recipe, where: Sequence[Folder]) -> dict[str, Path]:
+    """Return the files of the scripts that the checks name: ``checks/<script>`` in the strongest folder that has it.
+
+    Raises RecipeError ``check-script`` for one that none has.
+    """
+    found: dict[str, Path] = {}
+    for name in {check.script for check in recipe.check if check.script}:
+        files = [folder.recipes / "checks" / name for folder in where]
+        file = next((file for file in reversed(files) if file.is_file()), None)
+        if file is None:
+            raise RecipeError(
+                "check-script",
+                f"the recipe {recipe.name} names the script {name}, which isn't there",
+                cause="looked for " + ", ".join(map(str, files)),
+                help="put it into the folder checks/ beside the recipe",
+            )
+        found[name] = file
+    return found

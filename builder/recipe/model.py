@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from builder.values import MISSING, dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from builder.recipe.layers import Layer, Origin
@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "System",
     "Version",
+    "checks_of",
     "doc",
 ]
 
@@ -299,12 +300,40 @@ class Resources:
 class Check:
     """What is looked at in the finished wheel; outside the fingerprint, kept with the findings."""
 
-    kind: Literal["import", "command", "size", "device-code", "log"] = doc("what is done", example='kind = "import"')
+    kind: Literal["import", "command", "script", "size", "device-code", "log", "accept"] = doc(
+        "what is done; `accept` lets findings of `audit` pass", example='kind = "import"'
+    )
     id: str | None = doc("a name by which a later layer can change it", default=None, example='id = "ptxas"')
     output: str | None = doc("which output; all when left out", default=None, example='output = "triton"')
-    run: str | None = doc("import: the statement; command: the program", default=None, example='run = "import triton"')
+    run: str | None = doc(
+        "import: the statement; command: a program of the wheel's environment with its arguments",
+        default=None,
+        example='run = "import triton"',
+    )
+    script: str | None = doc(
+        "script: a Python file in ``checks/`` beside the recipes, run in the wheel's environment; it fails by its exit code",
+        default=None,
+        example='script = "triton-compile.py"',
+    )
+    requires: tuple[str, ...] = doc(
+        "import, command, script: what has to be installed beside the wheel and what it declares",
+        default=(),
+        example='requires = ["numpy"]',
+    )
+    gpu: bool = doc(
+        "import, command, script: only where `--gpu` asks for it, on a machine with the target's GPU",
+        default=False,
+        example="gpu = true",
+    )
     matches: str | None = doc("command: what its output has to match", default=None, example='matches = "release 13"')
     max: str | None = doc("size: the largest file", default=None, example='max = "400MiB"')
+    findings: tuple[str, ...] = doc(
+        "accept: the ids of the findings", default=(), example='findings = ["rpath-absolute"]'
+    )
+    file: str = doc("accept: shell pattern on the file in the wheel", default="*", example='file = "*/libfoo.so"')
+    reason: str | None = doc(
+        "accept: why that is right here; kept with the finding", default=None, example='reason = "found by dlopen"'
+    )
     forbid: tuple[str, ...] = doc(
         "log: lines that must not appear", default=(), example='forbid = ["Not building Marlin"]'
     )
@@ -362,3 +391,8 @@ class Loaded:
     layers: tuple[Layer, ...]
     raw: Mapping[str, Any]
     origins: Mapping[str, Origin]
+
+
+def checks_of(checks: Sequence[Check], output: str) -> tuple[Check, ...]:
+    """Return those of a recipe's `checks` that are about `output`: what names no output is about every one."""
+    return tuple(one for one in checks if one.output in {None, output})

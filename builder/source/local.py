@@ -18,7 +18,7 @@ from builder import proc
 from builder.digest import files_digest
 from builder.errors import SourceError
 from builder.source import checkout
-from builder.stages import Pin
+from builder.stages import ZIP_EPOCH, Pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +34,6 @@ _LEFT = frozenset((".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache",
 
 #: Files that mark a folder as one of ours or as a cache (https://bford.info/cachedir/), not as source.
 _MARKS = ("catalog.sqlite3", "CACHEDIR.TAG")
-
-_DAY_ONE = 315532800  # 1980, the first day that a zip can hold
 
 
 def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:
@@ -55,7 +53,7 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
         kind="local",
         url=path.resolve().as_uri(),
         tree=f"tree:{files_digest(path, files)}",
-        time=int(time) if time else _DAY_ONE,
+        time=int(time) if time else ZIP_EPOCH,
         commit=(_git(path, sources, "rev-parse", "--verify", "-q", "HEAD") or None) if top else None,
         describe=(_git(path, sources, *checkout.DESCRIBE) or None) if top else None,
         version=checkout.version_of(_git(path, sources, "tag", "--points-at", "HEAD").splitlines()) if top else None,

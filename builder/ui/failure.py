@@ -63,16 +63,17 @@ def error_lines(error: SparkError, *, style: Style, width: int) -> list[str]:
     """
     head = style.paint(f"error[{error.code}]", "red", "bold") + ": "
     room = max(min(width, _WIDEST) - 9, 20)
-    first, *rest = _wrapped(error.summary, width - len(error.code) - 9, width - 2) if style.live else [error.summary]
-    cause = [styles.clean(line) for line in error.cause.splitlines()]
+    summary, advice = styles.visible(error.summary), styles.visible(error.help)
+    first, *rest = _wrapped(summary, width - len(error.code) - 9, width - 2) if style.live else [summary]
+    cause = [styles.visible(styles.clean(line)) for line in error.cause.splitlines()]
     if style.live:
         cause = [part for line in cause for part in _folded(line, width - 9)]
     return [
         head + style.paint(first, "bold"),
         *(_INDENT + style.paint(line, "bold") for line in rest),
         *_block("cause", cause, style, "dim"),
-        *_block("help", _wrapped(error.help, room, room) if error.help else [], style, "cyan"),
-        *_block("run", [style.paint(command, "bold") for command in error.run], style, "cyan"),
+        *_block("help", _wrapped(advice, room, room) if advice else [], style, "cyan"),
+        *_block("run", [style.paint(styles.visible(command), "bold") for command in error.run], style, "cyan"),
     ]
 
 

@@ -15,7 +15,7 @@ from builder.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Style", "clean", "clip", "columns", "fit", "of", "size", "span"]
+__all__ = ["Style", "clean", "clip", "columns", "fit", "of", "size", "span", "visible"]
 
 #: Columns taken for a stream that is no terminal: what fits an ordinary one, a mail and a CI page.
 DEFAULT_WIDTH = 80
@@ -39,6 +39,7 @@ SYMBOLS = {
     "▪": "#",
     "…": "...",
     "│": "|",
+    "\N{MULTIPLICATION SIGN}": "x",
     "\u2018": "'",  # the quotes of gcc and git
     "\u2019": "'",
 }
@@ -119,6 +120,13 @@ def clean(text: str) -> str:
     """
     last = next((part for part in reversed(text.rstrip("\r\n").split("\r")) if part.strip()), "")
     return _CONTROLS.sub(" ", _ESCAPES.sub("", last).expandtabs(8)).rstrip()
+
+
+def visible(text: str) -> str:
+    """Return somebody else's text with all that a terminal would act on spelled out: escapes, line breaks, directions."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def clip(text: str, width: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from builder import events
 from builder.recipe.units import show_bytes, show_seconds
 from builder.ui import lines
-from builder.ui.style import clean, clip
+from builder.ui.style import clean, clip, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,7 @@ class Teller:
                 return [self.line(now, "◌", "waiting", f"for {event.what}, held by {clean(event.holder)}")]
             case events.Note():
                 symbol = "▲" if event.level == "warning" else "·"
-                return [self.line(now, symbol, event.level.replace("info", "note"), event.text)]
+                return [self.line(now, symbol, event.level.replace("info", "note"), visible(event.text))]
             case events.Stored():
                 text = f"{event.output}, {show_bytes(event.size)}, sha256 {event.sha256[:16]}…"
                 return [self.line(now, "✔", "stored", text)]

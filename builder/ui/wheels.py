@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TextIO
 
 from builder.recipe.units import show_bytes
+from builder.ui.style import clean
 from builder.ui.table import table
 from builder.wheel.read import header
+from builder.wheelhouse import statement
+from builder.wheelhouse.publish import signature
+from builder.wheelhouse.statement import facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,11 +67,11 @@ def list_lines(wheels: Sequence[Stored], *, now: float) -> tuple[str, list[str]]
     """Return a head and one line a wheel; nothing is cut, so that a line can be read by a program."""
     rows = [
         (
-            wheel.project,
-            wheel.version,
+            clean(wheel.project),
+            clean(wheel.version),
             show_bytes(wheel.size).replace(" ", "").replace("iB", ""),
             age(max(0.0, now - wheel.created)),
-            wheel.recipe or "-",
+            clean(wheel.recipe) or "-",
             "" if wheel.state == "published" else wheel.state,
         )
         for wheel in wheels
@@ -80,10 +83,9 @@ def list_lines(wheels: Sequence[Stored], *, now: float) -> tuple[str, list[str]]
 def load(sidecar: Path) -> dict[str, Any]:
     """Return the record beside a wheel; empty where there is none that can be read."""
     try:
-        record = json.loads(sidecar.read_bytes())
+        return statement.load(sidecar)[1]
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def details(
@@ -92,25 +94,47 @@ def details(
     inputs: Mapping[str, Any] | None,
     record: Mapping[str, Any],
     channels: Sequence[str],
+    kept: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return all that is known about one wheel; what isn't known is None."""
-    label = wheel.version.partition("+")[2]
+    """Return all that is known about one wheel; what isn't known is None.
+
+    `kept` is what `foreign.kept` says: then record and inputs are claims of whoever made it.
+    """
+    label, said = wheel.version.partition("+")[2], facts(record)
     return {
         **as_json(wheel),
         "label": label if label.startswith("sb") else None,
         "channels": list(channels),
         "summary": header(metadata, "Summary"),
         "metadata_sha256": wheel.metadata_sha256,
-        "source": {**record.get("source", {}), **inputs["source"]} if inputs and "source" in inputs else None,
-        "patches": [patch["id"] for patch in inputs.get("patches", [])] if inputs else [],
+        "source": _source(inputs, said),
+        "patches": _patches(inputs),
+        "claimed": kept is not None,
+        "accepted": list((kept or {}).get("accepted", ())),
         "provenance": dict(record) or None,
+        "signed": signature(wheel.path).is_file(),
     }
+
+
+def _source(inputs: Mapping[str, Any] | None, said: Mapping[str, Any]) -> dict[str, Any] | None:
+    own = inputs.get("source") if inputs else None
+    return {**said.get("source", {}), **own} if isinstance(own, dict) else None
+
+
+def _patches(inputs: Mapping[str, Any] | None) -> list[str]:
+    """Return the names of the patches; inputs of a wheel from elsewhere may hold anything."""
+    found = inputs.get("patches") if inputs else None
+    return [str(one["id"]) for one in found if isinstance(one, dict) and "id" in one] if isinstance(found, list) else []
 
 
 def detail_lines(document: Mapping[str, Any]) -> list[str]:
     """Return `details` as lines of a name and a value."""
     source = document["source"] or {}
-    record = document["provenance"] or {}
+    record = document["provenance"]
+    claimed = document["claimed"]
+    said = facts(record)
+    by_record = " (claimed by the record it came with)" if claimed and "added" not in said else ""
+    by_wheel = " (claimed by the wheel itself)" if claimed else ""
     names = ("url", "ref", "commit", "version", "tree")
     shown = {
         "path": document["path"],
@@ -126,12 +150,23 @@ def detail_lines(document: Mapping[str, Any]) -> list[str]:
         "fingerprint": document["fingerprint"],
         "recipe": document["recipe"],
         "output": document["output"],
-        "source": " ".join(f"{name}={source[name]}" for name in names if source.get(name)),
-        "patches": ", ".join(document["patches"]),
-        "built": _built(record),
+        "source": _mark(" ".join(f"{name}={source[name]}" for name in names if source.get(name)), by_wheel),
+        "patches": _mark(", ".join(document["patches"]), by_wheel),
+        "built": _mark(_built(said), by_record),
         "record": f"{document['path']}.provenance.json" if record else "none",
+        "signature": f"{document['path']}.provenance.json.sig" if document["signed"] else "none",
     }
-    return [f"{name:<16} {value}" for name, value in shown.items() if value]
+    rows = [*shown.items(), *(("let pass", _accepted(one)) for one in document["accepted"])]
+    return [f"{name:<16} {clean(str(value))}" for name, value in rows if value]
+
+
+def _mark(text: str, mark: str) -> str:
+    return f"{text}{mark}" if text else ""
+
+
+def _accepted(one: Mapping[str, str]) -> str:
+    where = f" in {one['file']}" if one.get("file") else ""
+    return f"{one.get('id')}{where}: {one.get('reason')}"
 
 
 def _built(record: Mapping[str, Any]) -> str:
@@ -140,7 +175,10 @@ def _built(record: Mapping[str, Any]) -> str:
     moment = record.get("built") or (record.get("added") or {}).get("time")
     if not isinstance(moment, int):
         return ""
-    words = [time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))]
+    try:
+        words = [time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))]
+    except (OverflowError, ValueError, OSError):
+        return ""
     words += ["added from a file"] if "added" in record else []
     isolation, host = record.get("isolation"), record.get("host")
     words += [f"isolation {isolation['level']}"] if isinstance(isolation, dict) and "level" in isolation else []

@@ -15,7 +15,9 @@ import time
 
 from builder.errors import BuildFailed
 
-__all__ = ["labelled", "make", "plain"]
+__all__ = ["claimed", "labelled", "make", "plain"]
+
+_OURS = re.compile(r"sb\d{14}\.g([0-9a-f]{10})(r\d+)?(\.|$)")
 
 
 def make(first_planned_s: float, fingerprint: str, *, revision: int = 0) -> str:
@@ -28,6 +30,12 @@ def make(first_planned_s: float, fingerprint: str, *, revision: int = 0) -> str:
 def plain(version: str) -> str:
     """Return the public part of `version`."""
     return version.partition("+")[0]
+
+
+def claimed(version: str) -> str:
+    """Return the first ten of the fingerprint that the label in `version` names; empty where it has no label of ours."""
+    found = _OURS.match(version.partition("+")[2])
+    return found[1] if found else ""
 
 
 def labelled(version: str, label: str) -> str:

@@ -18,6 +18,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildFailed, CheckRefused
+from builder.stages import ZIP_EPOCH
 from builder.wheel import read
 from builder.wheel.label import labelled
 from builder.wheel.rewrite import Change
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["compressor", "finish"]
 
 _LEVEL = 6
-#: A zip can't tell a time before 1980 nor after 2107.
-_OLDEST, _NEWEST = 315532800, 4354819198
+#: A zip can't tell a time after 2107.
+_NEWEST = 4354819198
 
 
 def compressor() -> str:
@@ -89,7 +90,7 @@ def finish(  # noqa: PLR0913  # each is a fact that ends up in the bytes
         build = f"-{parts.build}" if parts.build else ""
         target = dest / f"{stem}{build}-{parts.python}-{parts.abi}-{parts.platform}.whl"
         dest.mkdir(parents=True, exist_ok=True)
-        moment = min(max(epoch, _OLDEST), _NEWEST)
+        moment = min(max(epoch, ZIP_EPOCH), _NEWEST)
         _write(source, target, change, Stripper(strip, env, scratch), moment, extra_files)
     return read.inspect(target, output=built.output)
 

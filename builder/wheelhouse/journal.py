@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from builder import durable
 from builder.digest import canonical_json, sha256_bytes
 from builder.errors import WheelhouseError
+from builder.stages import Stored
+from builder.values import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["append", "read"]
+__all__ = ["append", "read", "row", "stored"]
 
 #: What is read from the end at first; doubled while the last line is longer.
 _TAIL = 1 << 16
@@ -102,6 +104,20 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         if entry is None:
             raise _damaged(path, str(number))
         yield entry
+
+
+def row(wheel: Stored) -> dict[str, Any]:
+    """Return a wheel as the journal keeps it: without its place, its time in milliseconds (canonical JSON has no floats)."""
+    kept: dict[str, Any] = {one.name: getattr(wheel, one.name) for one in fields(wheel) if one.name != "path"}
+    kept["created_ms"] = round(kept.pop("created") * 1000)
+    return kept
+
+
+def stored(root: Path, kept: Mapping[str, Any]) -> Stored:
+    """Return a wheel of the wheelhouse at `root` from its row."""
+    values = dict(kept)
+    created = values.pop("created_ms") / 1000
+    return Stored(**values, created=created, path=root / "wheels" / kept["project"] / kept["filename"])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from builder.errors import HostError, scrubbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["claim", "folder_lock", "held", "is_claimed", "is_held"]
@@ -34,10 +34,22 @@ def held(
     try:
         with contextlib.suppress(OSError):  # words for whoever waits; on a full disk they are missing, the lock isn't
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()}: {scrubbed(' '.join(sys.argv))[:200]}\n".encode(), 0)
+            os.pwrite(descriptor, f"process {os.getpid()}: {_words(sys.argv)[:200]}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _words(argv: Sequence[str]) -> str:
+    """Return a command line for others to read: without the values of what is set."""
+    told, following = [], False
+    for word in argv:
+        option, equals, value = word.partition("=") if word.startswith(("--env=", "--set=")) else ("", "", word)
+        name, given, _secret = value.partition("=")
+        hidden = f"{name}=***" if given and (following or option) else value
+        told.append(f"{option}{equals}{hidden}")
+        following = word in {"--env", "--set"}
+    return scrubbed(" ".join(told))
 
 
 def _take(file: Path, on_wait: Callable[[str], None], timeout_s: float | None) -> int:

@@ -11,27 +11,39 @@ wheelhouse's write lock is held for the moments in which its state changes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from builder import durable
 from builder.digest import sha256_bytes, sha256_file
-from builder.errors import HostError, SparkError, UsageError, WheelhouseError
+from builder.errors import HostError, SparkError, WheelhouseError
 from builder.stages import Stored
-from builder.values import dataclass, fields
-from builder.wheelhouse import journal, locks
+from builder.values import dataclass, field
+from builder.wheelhouse import journal, locks, names, statement
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.stages import Wheel
     from builder.wheelhouse.store import Wheelhouse
 
-__all__ = ["Filing", "metadata_of", "publish", "recover", "recover_if_needed", "remove", "sidecar", "stored_from"]
+__all__ = [
+    "FOREIGN",
+    "Filing",
+    "metadata_of",
+    "publish",
+    "recover",
+    "recover_if_needed",
+    "remove",
+    "sidecar",
+    "signature",
+]
+
+#: Under this word the wheelhouse remembers what came from elsewhere, by sha256; the journal keeps that.
+FOREIGN = "added"
 
 #: How long an opening waits for the write lock before it leaves a killed publish to the next one.
 RECOVER_WAIT_S = 5.0
@@ -39,13 +51,21 @@ RECOVER_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filing:
-    """What a set of wheels is filed under."""
+    """What a set of wheels is filed under.
+
+    `provenance` becomes the record of each wheel, signed by `sign` where that is given. `brought` are records that came with
+    wheels, by the wheel's sha256, each with its signature or None: they are kept as they are, and signed by `sign` where
+    nobody did. A `foreign` wheel wasn't made here: it is refused where one that was, or came before it, has its fingerprint.
+    """
 
     fingerprint: str
     recipe: str
     inputs: Mapping[str, Any] | None
     provenance: Mapping[str, Any]
     channel: str | None
+    sign: Callable[[bytes], bytes] | None = None
+    brought: Mapping[str, tuple[bytes, bytes | None]] = field(default_factory=dict)
+    foreign: bool = False
 
 
 def sidecar(wheel: Path) -> Path:
@@ -53,37 +73,46 @@ def sidecar(wheel: Path) -> Path:
     return wheel.with_name(f"{wheel.name}.provenance.json")
 
 
+def signature(wheel: Path) -> Path:
+    """Return where the signature of that record lies, if it has one."""
+    return wheel.with_name(f"{wheel.name}.provenance.json.sig")
+
+
 def publish(house: Wheelhouse, wheels: Sequence[Wheel], filing: Filing) -> tuple[Stored, ...]:
     """See `Wheelhouse.publish`."""
     with contextlib.ExitStack() as claim:
         with house.writing():
-            known = {wheel.filename: _known(house, wheel) for wheel in wheels}
-            if None not in known.values():
-                return tuple(stored for stored in known.values() if stored is not None)
+            there = {wheel.filename: names.known(house, wheel, filing) for wheel in wheels}
+            if None not in there.values():
+                return tuple(stored for stored in there.values() if stored is not None)
             folder = claim.enter_context(_claimed(house))
         with _undoing(house, lambda: shutil.rmtree(folder, ignore_errors=True)):
-            _bring_in(folder, [wheel for wheel in wheels if known[wheel.filename] is None], filing)
+            signed = _bring_in(folder, [wheel for wheel in wheels if there[wheel.filename] is None], filing)
         with house.writing():
-            return _file(house, folder, wheels, filing)
+            return _file(house, folder, wheels, filing, signed)
 
 
-def _file(house: Wheelhouse, folder: Path, wheels: Sequence[Wheel], filing: Filing) -> tuple[Stored, ...]:
+def _file(
+    house: Wheelhouse, folder: Path, wheels: Sequence[Wheel], filing: Filing, signed: Container[str]
+) -> tuple[Stored, ...]:
     """Announce, place and list what was brought in; another process may have filed some of it by now."""
     with _undoing(house, lambda: shutil.rmtree(folder, ignore_errors=True)):
-        known = {wheel.filename: _known(house, wheel) for wheel in wheels}
-    fresh = [wheel for wheel in wheels if known[wheel.filename] is None]
+        there = {wheel.filename: names.known(house, wheel, filing) for wheel in wheels}
+    fresh = [wheel for wheel in wheels if there[wheel.filename] is None]
     made = {wheel.filename: _stored(house, wheel, filing) for wheel in fresh}
     sets = list(made.values())
     with _undoing(house, lambda: _undo(house, folder, sets)):
         if sets:
             inputs = dict(filing.inputs) if filing.inputs is not None else None
-            rows = [_row(wheel) for wheel in sets]
-            house.note("publish.begin", id=folder.name, wheels=rows, inputs=inputs, channel=filing.channel)
-            _place(house, folder, sets)
+            rows = [journal.row(wheel) for wheel in sets]
+            sealed = [wheel.sha256 for wheel in sets if wheel.sha256 in signed]
+            begun = {"wheels": rows, "inputs": inputs, "channel": filing.channel, "signed": sealed}
+            house.note("publish.begin", id=folder.name, **begun)
+            _place(house, folder, sets, sealed)
             metadata = {wheel.filename: wheel.metadata for wheel in fresh}
             _enter(house, sets, metadata, inputs=inputs, channel=filing.channel)
     _end(house, folder, "publish.end" if sets else None)
-    return tuple(known[wheel.filename] or made[wheel.filename] for wheel in wheels)
+    return tuple(there[wheel.filename] or made[wheel.filename] for wheel in wheels)
 
 
 @contextlib.contextmanager
@@ -118,22 +147,6 @@ def _undoing(house: Wheelhouse, undo: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def _known(house: Wheelhouse, wheel: Wheel) -> Stored | None:
-    """Return the wheel as stored when the same bytes are there and listed; raise when the name stands for others."""
-    if house.taken(wheel.filename, wheel.sha256):
-        raise UsageError(
-            "name-taken",
-            f"{wheel.filename} already stands for other bytes",
-            cause="a name never gets new bytes: clients keep what they downloaded under it",
-            help="give the wheel another version or build number",
-            run=(f"spark-build wheels list {wheel.project} --all",),
-        )
-    for stored in house.catalogue.stored("sha256=? AND state<>'unpublished'", (wheel.sha256,)):
-        if house.is_whole(stored):
-            return stored
-    return None
-
-
 def _stored(house: Wheelhouse, wheel: Wheel, filing: Filing) -> Stored:
     """Return what will be listed: what is listed already where only the file was lost, so that it stays yanked, say."""
     for stored in house.catalogue.stored("filename=? AND state<>'unpublished'", (wheel.filename,)):
@@ -154,8 +167,9 @@ def _stored(house: Wheelhouse, wheel: Wheel, filing: Filing) -> Stored:
     )
 
 
-def _bring_in(folder: Path, wheels: Sequence[Wheel], filing: Filing) -> None:
-    """Copy the files beside, synced, and check that what arrives is what was judged."""
+def _bring_in(folder: Path, wheels: Sequence[Wheel], filing: Filing) -> frozenset[str]:
+    """Copy the files beside, synced, and check that what arrives is what was judged; return the sha256 of the signed."""
+    signed = set()
     for wheel in wheels:
         if durable.copy_synced(wheel.path, folder / wheel.sha256) != wheel.sha256:
             raise WheelhouseError(
@@ -163,20 +177,37 @@ def _bring_in(folder: Path, wheels: Sequence[Wheel], filing: Filing) -> None:
                 f"{wheel.path} isn't what it was when it was checked",
                 help="something else writes there; build it again",
             )
-        record = {**filing.provenance, "subject": {"name": wheel.filename, "sha256": wheel.sha256}}
-        text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-        durable.write_synced(folder / f"{wheel.sha256}.json", text.encode())
+        record, seal = _record(wheel, filing)
+        durable.write_synced(folder / f"{wheel.sha256}.json", record)
+        if seal is not None:
+            durable.write_synced(folder / f"{wheel.sha256}.sig", seal)
+            signed.add(wheel.sha256)
     durable.sync_folder(folder)
+    return frozenset(signed)
 
 
-def _place(house: Wheelhouse, folder: Path, made: Sequence[Stored]) -> None:
+def _record(wheel: Wheel, filing: Filing) -> tuple[bytes, bytes | None]:
+    """Return the record of a wheel and its signature."""
+    if wheel.sha256 in filing.brought:
+        record, seal = filing.brought[wheel.sha256]
+        return record, filing.sign(record) if seal is None and filing.sign else seal
+    record = statement.text(statement.about(filing.provenance, wheel.filename, wheel.sha256))
+    return record, filing.sign(record) if filing.sign else None
+
+
+def _place(house: Wheelhouse, folder: Path, made: Sequence[Stored], signed: Container[str]) -> None:
     for wheel in made:
         wheel.path.parent.mkdir(exist_ok=True)
+        if wheel.sha256 not in signed:  # it may lie there from a publish whose wheel was lost
+            _drop(signature(wheel.path))
         for source, target in (
+            (folder / f"{wheel.sha256}.sig", signature(wheel.path)),
             (folder / f"{wheel.sha256}.json", sidecar(wheel.path)),
             (folder / wheel.sha256, wheel.path),
         ):
-            with contextlib.suppress(FileNotFoundError):  # placed before the kill
+            with contextlib.suppress(FileNotFoundError):  # placed before the kill, or never signed
+                if target.is_dir():
+                    _drop(target)
                 source.replace(target)
         durable.sync_folder(wheel.path.parent)
     durable.sync_folder(house.root / "wheels")
@@ -244,14 +275,27 @@ def remove(house: Wheelhouse, wheel: Stored) -> None:
 def _unlist(db: sqlite3.Connection, sha256: str) -> None:
     for table in ("members", "findings", "wheels"):
         db.execute(f"DELETE FROM {table} WHERE sha256=?", (sha256,))  # noqa: S608  # a closed list
+    db.execute("DELETE FROM memory WHERE kind=? AND key=?", (FOREIGN, sha256))  # they may be built here one day
 
 
 def _delete(wheel: Stored) -> None:
     """Leave neither file nor record, nor their names after a power cut."""
-    for file in (sidecar(wheel.path), wheel.path):  # the wheel last: it is what a recovery goes by
-        file.unlink(missing_ok=True)
+    for file in (
+        signature(wheel.path),
+        sidecar(wheel.path),
+        wheel.path,
+    ):  # the wheel last: it is what a recovery goes by
+        _drop(file)
     with contextlib.suppress(FileNotFoundError):
         durable.sync_folder(wheel.path.parent)
+
+
+def _drop(file: Path) -> None:
+    """Leave nothing under the name of one of our files, also where somebody put a folder in its place."""
+    if file.is_dir() and not file.is_symlink():
+        shutil.rmtree(file)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def recover_if_needed(house: Wheelhouse) -> None:
@@ -301,8 +345,8 @@ def _announced(root: Path, folders: Mapping[str, Path]) -> dict[str, dict[str, A
         number = entry.get("id", "")
         match entry["op"]:
             case "publish.begin":
-                names = {row["filename"] for row in entry["wheels"]}
-                for other in [key for key, one in found.items() if one.get("filename") in names]:
+                filed = {row["filename"] for row in entry["wheels"]}
+                for other in [key for key, one in found.items() if one.get("filename") in filed]:
                     del found[other]  # removed, and published again since
                 if number in folders:
                     found[number] = entry
@@ -320,33 +364,20 @@ def _settle(house: Wheelhouse, folder: Path, entry: Mapping[str, Any]) -> None:
                 _unlist(db, wheel.sha256)
         for path in (house.root / "wheels").glob(f"*/{entry['filename']}"):
             if sha256_file(path) == entry["sha256"]:
-                sidecar(path).unlink(missing_ok=True)
+                _drop(signature(path))
+                _drop(sidecar(path))
                 path.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         return
-    made = [stored_from(house.root, row) for row in entry["wheels"]]
+    made = [journal.stored(house.root, row) for row in entry["wheels"]]
     if not all(_whole(wheel.path, wheel) or _whole(folder / wheel.sha256, wheel) for wheel in made):
         _undo(house, folder, made)
         return
-    _place(house, folder, made)
+    _place(house, folder, made, entry.get("signed", ()))
     missing = [wheel for wheel in made if _listed(house, wheel) in {"", "unpublished"}]
     metadata = {wheel.filename: metadata_of(wheel.path) for wheel in missing}
     _enter(house, missing, metadata, inputs=entry["inputs"], channel=entry["channel"])
     _end(house, folder, "publish.end")
-
-
-def _row(wheel: Stored) -> dict[str, Any]:
-    """Return a wheel as the journal keeps it: without its place, its time in milliseconds (canonical JSON has no floats)."""
-    row: dict[str, Any] = {one.name: getattr(wheel, one.name) for one in fields(wheel) if one.name != "path"}
-    row["created_ms"] = round(row.pop("created") * 1000)
-    return row
-
-
-def stored_from(root: Path, row: Mapping[str, Any]) -> Stored:
-    """Return a wheel from its row in the journal."""
-    values = dict(row)
-    created = values.pop("created_ms") / 1000
-    return Stored(**values, created=created, path=root / "wheels" / row["project"] / row["filename"])
 
 
 def _whole(file: Path, wheel: Stored) -> bool:

@@ -162,12 +162,13 @@ def _replay(root: Path) -> _Replayed:
                 _take(found, begun, root)
             case "remove":
                 found.wheels.pop(entry["filename"], None)
+                found.memory.pop((publish.FOREIGN, entry["sha256"]), None)
     return found
 
 
 def _take(found: _Replayed, entry: Mapping[str, Any], root: Path) -> None:
     for row in entry["wheels"]:
-        wheel = publish.stored_from(root, row)
+        wheel = journal.stored(root, row)
         # One that is published again, since its file was lost, keeps its place in the channel.
         found.wheels[wheel.filename] = (wheel, entry["channel"])
         found.names.setdefault(wheel.filename, wheel.sha256)

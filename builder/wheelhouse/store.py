@@ -158,11 +158,18 @@ class Wheelhouse:
         return self.catalogue.stored(*((f"{where} AND project=?", (project,)) if project else (where,)))
 
     def get(self, ref: str) -> Stored:
-        """Return the one wheel that `ref` names: file name, or the start of a fingerprint or sha256.
+        """Return the one wheel that `ref` names: a path, a file name, or the start of a fingerprint or sha256.
 
-        Raises UsageError ``wheel-ref`` when that is none or several.
+        A path counts by its bytes, whatever its name. Raises UsageError ``wheel-ref`` when that is none or several,
+        ``wheel-missing`` for a path where nothing is; CheckRefused ``wheel-other`` where it leads to other bytes.
         """
-        exact = self.catalogue.stored("filename=?", (os.path.basename(ref),))  # noqa: PTH119  # may be a path or not
+        if "/" in ref:
+            from pathlib import Path  # noqa: PLC0415  # most name one otherwise
+
+            from builder.wheelhouse import named  # noqa: PLC0415
+
+            return named.of_file(self.list_wheels(include_unpublished=True), Path(ref))
+        exact = self.catalogue.stored("filename=?", (ref,))
         if exact:
             return exact[0]
         like = ref.replace("%", "").replace("_", "") + "%"
@@ -235,6 +242,24 @@ class Wheelhouse:
             self.note("remember", kind=kind, key=key, value=dict(value))
             db.execute("INSERT OR REPLACE INTO memory VALUES (?,?,?)", (kind, key, json.dumps(value, sort_keys=True)))
 
+    # --- what the audit found
+
+    def findings(self, sha256: str, rules: str) -> dict[str, Any] | None:
+        """Return what was found out about a wheel by `rules` (a stamp), or None where those weren't applied yet."""
+        rows = self.catalogue.rows("SELECT document FROM findings WHERE sha256=? AND rules=?", (sha256, rules))
+        return self.catalogue.document(rows[0][0]) if rows else None
+
+    def keep_findings(self, sha256: str, rules: str, document: Mapping[str, Any]) -> None:
+        """Keep what was found out by `rules`, in place of what other rules said. Nothing in a read-only wheelhouse.
+
+        Not in the journal: a wheel without findings is judged again.
+        """
+        if self.read_only:
+            return
+        with self.writing(), self.catalogue.transaction() as db:
+            db.execute("DELETE FROM findings WHERE sha256=?", (sha256,))
+            db.execute("INSERT INTO findings VALUES (?,?,?)", (sha256, rules, json.dumps(document, sort_keys=True)))
+
     # --- changing
 
     @contextlib.contextmanager
@@ -264,8 +289,11 @@ class Wheelhouse:
         inputs: Mapping[str, Any] | None,
         provenance: Mapping[str, Any],
         channel: str | None = "local",
+        sign: Callable[[bytes], bytes] | None = None,
     ) -> tuple[Stored, ...]:
         """File a set of wheels, all or none, and return them as stored. A wheel that is there already is a hit.
+
+        `sign` makes the signature of each record; without it there is none.
 
         Raises UsageError ``name-taken``, HostError ``disk-full`` or ``unwritable``; nothing half-done stays.
         """
@@ -275,7 +303,12 @@ class Wheelhouse:
             self,
             wheels,
             publish.Filing(
-                fingerprint=fingerprint, recipe=recipe, inputs=inputs, provenance=provenance, channel=channel
+                fingerprint=fingerprint,
+                recipe=recipe,
+                inputs=inputs,
+                provenance=provenance,
+                channel=channel,
+                sign=sign,
             ),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +10,8 @@ from builder.digest import sha256_bytes, sha256_file
 from builder.errors import CheckRefused
 from builder.values import dataclass
 from builder.wheel import read
-from builder.wheelhouse.publish import metadata_of, sidecar
+from builder.wheelhouse import statement
+from builder.wheelhouse.publish import metadata_of, sidecar, signature
 from builder.wheelhouse.reindex import files
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "verify"]
 
-Kind = Literal["catalogue", "missing", "changed", "refused", "metadata", "sidecar", "unlisted", "index"]
+Kind = Literal["catalogue", "missing", "changed", "refused", "metadata", "sidecar", "signature", "unlisted", "index"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +41,19 @@ def verify(
     wheels: Sequence[Stored] | None = None,
     *,
     on_read: Callable[[int, int], None] = lambda _done, _total: None,
+    signed: Callable[[Path, Path], str] | None = None,
 ) -> tuple[Finding, ...]:
     """Read every wheel of `wheels` again and return what is wrong, by path; `on_read` is told how many were read.
 
     A wheel must have the catalogue's sha256, be what it says (`wheel.read.check`), hold the METADATA that pages give out,
-    and have its record beside it. Without `wheels` all are read, and what isn't listed or damaged in the catalogue is
-    found, too.
+    and have its record beside it. `signed` is given the paths of a record and of its signature, and raises CheckRefused
+    where the signature isn't there or doesn't hold; without it nobody asks for signatures. Without `wheels` all are read,
+    and what isn't listed or damaged in the catalogue is found, too.
     """
     findings: list[Finding] = []
     chosen = house.list_wheels(include_unpublished=True) if wheels is None else tuple(wheels)
     with ThreadPoolExecutor() as pool:
-        for number, found in enumerate(pool.map(_examine, chosen), 1):
+        for number, found in enumerate(pool.map(lambda wheel: _examine(wheel, signed), chosen), 1):
             findings += found
             on_read(number, len(chosen))
     if wheels is None:
@@ -58,9 +61,9 @@ def verify(
     return tuple(sorted(findings, key=lambda one: (one.path, one.kind)))
 
 
-def _examine(wheel: Stored) -> list[Finding]:
-    rebuild = f"spark-build wheels rm {wheel.filename} --yes" + (
-        f" && spark-build recipe {wheel.recipe}" if wheel.recipe else ""
+def _examine(wheel: Stored, signed: Callable[[Path, Path], str] | None) -> list[Finding]:
+    rebuild = f"spark-build wheels rm {shlex.quote(wheel.filename)} --yes" + (
+        f" && spark-build recipe {shlex.quote(wheel.recipe)}" if wheel.recipe else ""
     )
     try:
         found = sha256_file(wheel.path)
@@ -71,7 +74,7 @@ def _examine(wheel: Stored) -> list[Finding]:
     if found != wheel.sha256:
         text = f"its sha256 is {found}, the catalogue says {wheel.sha256}"
         return [Finding(kind="changed", path=wheel.path, text=text, run=rebuild)]
-    return list(_inside(wheel, rebuild))
+    return [*_inside(wheel, rebuild), *(_signature(wheel, rebuild, signed) if signed else ())]
 
 
 def _inside(wheel: Stored, rebuild: str) -> Iterator[Finding]:
@@ -86,15 +89,32 @@ def _inside(wheel: Stored, rebuild: str) -> Iterator[Finding]:
         return
     record = sidecar(wheel.path)
     try:
-        subject = json.loads(record.read_bytes())["subject"]["sha256"]
+        subject = statement.subject(statement.load(record)[1])
     except FileNotFoundError:
         yield Finding(kind="sidecar", path=record, text="the record of its making isn't there", run=rebuild)
-    except (ValueError, KeyError, TypeError):
-        yield Finding(kind="sidecar", path=record, text="the record of its making can't be read", run=rebuild)
+    except ValueError as error:
+        text = f"the record of its making can't be read: {error}"
+        yield Finding(kind="sidecar", path=record, text=text, run=rebuild)
     else:
         if subject != wheel.sha256:
             text = "the record of its making is about other bytes"
             yield Finding(kind="sidecar", path=record, text=text, run=rebuild)
+
+
+def _signature(wheel: Stored, rebuild: str, signed: Callable[[Path, Path], str]) -> Iterator[Finding]:
+    record, seal = sidecar(wheel.path), signature(wheel.path)
+    if wheel.state == "unpublished" or not record.is_file():
+        return
+    try:
+        signed(record, seal)
+    except CheckRefused as error:
+        names = [shlex.quote(str(file)) for file in (seal, record)]
+        by_hand = {
+            "signature-missing": f"ssh-keygen -Y sign -n spark-build -f KEY {names[1]}",
+            "signer-unknown": f"ssh-keygen -Y check-novalidate -n spark-build -s {names[0]} < {names[1]}",
+        }
+        text = f"{error.summary}; {error.help}" if error.code == "signer-unknown" else error.summary
+        yield Finding(kind="signature", path=seal, text=text, run=by_hand.get(error.code, rebuild))
 
 
 def _around(house: Wheelhouse, listed: set[Path]) -> Iterator[Finding]:
