@@ -26,7 +26,7 @@ OTHERS = {
 }
 
 #: Changed what judges say? Raise `stamp.RULES`, and put both here. A change that changes no finding: the digest alone.
-KNOWN = (1, "dad416c53434a908")
+KNOWN = (1, "142f7f7d55c94c76")
 
 
 def _digest() -> str:

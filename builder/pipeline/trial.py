@@ -38,6 +38,9 @@ _SIGNALLED = 128
 #: What one may print: more than anybody reads, less than a machine has memory.
 _MOST_BYTES = 16 << 20
 
+#: What uv says of a package that it may not fetch.
+_LACKING = re.compile(r"[Bb]ecause (\S+) was not found in the cache")
+
 #: What Python says where a library of the driver is missing: on a machine without a GPU, which says nothing about the wheel.
 _DRIVER = re.compile(
     r"^(ImportError|OSError): (libcuda|libnvidia-ml|libcudadebugger)\.so\.1: cannot open shared object file",
@@ -151,7 +154,8 @@ def run(contents: Contents, checks: Sequence[Check], bench: Bench, *, beside: Se
         offline=bench.offline,
     )
     if told and bench.offline:
-        found = f"what it declares isn't at hand: {_last(told)}"
+        lacking = ", ".join(dict.fromkeys(_LACKING.findall(told))) or _last(told)
+        found = f"not run, since what it declares isn't at hand ({lacking}): spark-build audit {contents.project} --run"
         return [RULES["run-untried"].finding(found=found, severity=severity)]
     if told:
         return [RULES["run-install"].finding(found=_last(told, lines=12))]
