@@ -26,7 +26,7 @@ OTHERS = {
 }
 
 #: Changed what judges say? Raise `stamp.RULES`, and put both here. A change that changes no finding: the digest alone.
-KNOWN = (1, "142f7f7d55c94c76")
+KNOWN = (1, "485ed3714d61fd65")
 
 
 def _digest() -> str:

@@ -156,9 +156,12 @@ def _read_elf(found: _Found, head: bytes, size: int, sections: Sequence[Section]
     for one in sections:
         if one.name.startswith(_SECTIONS):
             _read_section(found, one, size)
-    for name, start, end in _others(sections, size):
-        _search(found, name, start, end)
     records = sum(one.size // _RECORD for one in sections if one.name == _WRAPPER)
+    # Where just what was found is registered, no more lies among the programs, which are most of a library's bytes.
+    complete = bool(found.units) and records == len(found.units)
+    for name, start, end in _others(sections, size):
+        if not (complete and name.startswith(_PROGRAM)):
+            _search(found, name, start, end)
     if records > len(found.units):
         found.doubt(f"{_WRAPPER} registers {records} containers, {len(found.units)} were found")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from typing import TYPE_CHECKING
@@ -23,10 +24,23 @@ _LAST_MINOR = 60
 _MOST_EXTRAS = 100
 
 
+@functools.lru_cache(maxsize=64)
+def _written(metadata: bytes) -> tuple[Requirement, ...]:
+    """Return all that METADATA requires, whatever the marker. Installers complain about what is none."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+
+    found = []
+    for lines in header_lines(metadata):
+        key, _colon, value = b" ".join(line.strip() for line in lines).partition(b":")
+        if key.strip().lower() == b"requires-dist":
+            with contextlib.suppress(InvalidRequirement, ValueError, RecursionError):
+                found.append(Requirement(value.decode(errors="replace")))
+    return tuple(found)
+
+
 @functools.lru_cache(maxsize=1024)
 def _parsed(metadata: bytes, machine: str, python: str, extra: str = "") -> tuple[Requirement, ...]:
     from packaging.markers import UndefinedEnvironmentName  # noqa: PLC0415
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
 
     environment = {
         "extra": extra,
@@ -43,17 +57,10 @@ def _parsed(metadata: bytes, machine: str, python: str, extra: str = "") -> tupl
         "sys_platform": "linux",
     }
     found = []
-    for lines in header_lines(metadata):
-        key, _colon, value = b" ".join(line.strip() for line in lines).partition(b":")
-        if key.strip().lower() != b"requires-dist":
-            continue
-        try:
-            one = Requirement(value.decode(errors="replace"))
-            holds = one.marker is None or one.marker.evaluate(environment)
-        except (InvalidRequirement, UndefinedEnvironmentName, ValueError, RecursionError):
-            continue  # installers complain about it; it names nothing that could be looked for
-        if holds:
-            found.append(one)
+    for one in _written(metadata):
+        with contextlib.suppress(UndefinedEnvironmentName, ValueError, RecursionError):
+            if one.marker is None or one.marker.evaluate(environment):
+                found.append(one)
     return tuple(found)
 
 
