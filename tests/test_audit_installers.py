@@ -47,23 +47,7 @@ def zipped(*, start: bytes = b"", gap: bytes = b"", extra: bytes = b"", comment:
 
 
 def piped() -> bytes:
-    class Pipe(io.RawIOBase):
-        """What can't be gone back in: sizes follow the data."""
-
-        data = b""
-
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: object) -> int:
-            self.data += bytes(data)  # type: ignore[call-overload]
-            return len(data)  # type: ignore[arg-type]
-
-    pipe = Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in wheel_kit.contents("tiny", "1.0", FILES).items():
-            archive.writestr(name, data)
-    return pipe.data
+    return wheel_kit.piped(wheel_kit.contents("tiny", "1.0", FILES))
 
 
 #: Ways of writing a zip, and whether uv refuses it from an index. pip takes all of them but one.

@@ -26,7 +26,7 @@ OTHERS = {
 }
 
 #: Changed what judges say? Raise `stamp.RULES`, and put both here. A change that changes no finding: the digest alone.
-KNOWN = (1, "485ed3714d61fd65")
+KNOWN = (1, "95e02fa1b7aaa00a")
 
 
 def _digest() -> str:

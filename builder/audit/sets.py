@@ -146,6 +146,8 @@ def _judged_libraries(
     Milder, too, for a part that isn't imported at once, where an extra requires them, or where only extension modules need
     them and the system may have them (those of CUDA): it isn't for everybody, as CuPy's module for NCCL.
     """
+    if not lacking:
+        return
     there = {normalised(one.project) for one in beside}
     paths, optional = imports.modules(contents), requires.optional(contents)
     certain = {paths[one.module] for one in imported.extensions}

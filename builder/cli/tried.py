@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +54,7 @@ def signed(contents: Contents, signers: Path, app: App) -> Iterator[Finding]:
 
 def ran(report: Report, about: Said, args: argparse.Namespace, app: App, beside: Sequence[Path]) -> Iterator[Finding]:
     """Yield what came of installing, importing and running the wheel on this machine."""
-    from builder.executor import isolation  # noqa: PLC0415
+    from builder.executor import isolation, workspace  # noqa: PLC0415
     from builder.host import interpreter  # noqa: PLC0415
     from builder.pipeline import trial  # noqa: PLC0415
     from builder.recipe import find  # noqa: PLC0415
@@ -77,4 +76,4 @@ def ran(report: Report, about: Said, args: argparse.Namespace, app: App, beside:
         )
         yield from trial.run(report.contents, about.checks, bench, beside=beside)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        workspace.remove(scratch)

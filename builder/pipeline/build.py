@@ -59,8 +59,7 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
     floors.require(one.loaded.recipe.system, plan.host)
     finish.signer(world)  # a key that can't sign, and a script that isn't there, are told now, not after the build
     proof.scripts(one, world)
-    asked = one.request.isolation
-    level = isolation.probe(world.env, wanted=world.config.build.get("isolation", asked) if asked == "auto" else asked)
+    level = isolation.probe(world.env, wanted=world.isolation(one.request.isolation))
     if level.level == "seccomp":
         text = f"no namespaces here ({level.reason}): the network is cut by a filter, the build's path isn't fixed"
         world.sink.emit(events.Note(level="warning", text=text))

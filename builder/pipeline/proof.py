@@ -75,7 +75,7 @@ def renew(one: Evaluation, world: World, hits: Sequence[Stored]) -> None:
 
     text = f"{one.plan.recipe}: not judged yet by today's rules and checks; looking at its wheels"
     world.sink.emit(Note(level="info", text=text))
-    level = isolation.probe(world.env, wanted=world.config.build.get("isolation", one.request.isolation))
+    level = isolation.probe(world.env, wanted=world.isolation(one.request.isolation))
     with tempfile.TemporaryDirectory(prefix="spark-build-proof-", ignore_cleanup_errors=True) as scratch:
         reports = _judged(one, world, hits, torch=None, level=level, scratch=Path(scratch))
     _refuse(reports, one, "is in the wheelhouse and isn't handed out: by today's rules it would not run as it should")

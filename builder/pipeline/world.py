@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from builder.source import Sources
 from builder.ui.controls import Relay
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from builder.wheelhouse import Wheelhouse
 
 __all__ = ["World"]
+
+#: What ``--isolation`` and the configuration may say.
+Asked = Literal["auto", "namespace", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,11 @@ class World:
     def uv_env(self) -> Mapping[str, str]:
         """The environment for uv: what it fetches is kept with the sources, unless the user keeps it elsewhere."""
         return {"UV_CACHE_DIR": str(self.config.sources / "uv"), **self.env}
+
+    def isolation(self, asked: Asked) -> Asked:
+        """Return how a build or a trial is to be cut off: as asked for, else as configured."""
+        configured: Asked = self.config.build.get("isolation", asked)
+        return configured if asked == "auto" else asked
 
     def sources(self, *, offline: bool, recipe: str) -> Sources:
         """Return the sources as configured; `recipe` is what the commands in their errors name."""
