@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder import proc
+from builder import proc, torchguard
 from builder.digest import sha256_bytes
 from builder.errors import HostError, RecipeError, SourceError
 from builder.stages import EnvLock, Locked, Torch
@@ -181,14 +181,16 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
 
     An existing `torch` is seen in its own folder, behind all that is locked, with what else lies there.
 
-    One that an earlier attempt finished for the same lock is taken as it is. Files are copies: a build may write into them,
-    and uv's cache must not notice. Raises SourceError ``requirement-offline``, ``requirement-hash``, ``requirement-gone``,
-    ``index-unreachable``; HostError ``disk-full``, ``unwritable`` or ``uv-failed``.
+    One that an earlier attempt finished for the same lock is taken as it is, unless its build put another torch in. Files
+    are copies: a build may write into them, and uv's cache must not notice. Raises SourceError ``requirement-offline``,
+    ``requirement-hash``, ``requirement-gone``, ``index-unreachable``; HostError ``disk-full``, ``unwritable`` or
+    ``uv-failed``.
     """
     beside = torch.folder if torch else None
     stamp = venv / "spark-build.lock"
     wanted = sha256_bytes("\n".join([python, lock.text, *map(str, wheels), str(beside)]).encode())
-    if stamp.exists() and stamp.read_text() == wanted and (venv / "bin" / "python").exists():
+    whole = stamp.exists() and stamp.read_text() == wanted and (venv / "bin" / "python").exists()
+    if whole and not torchguard.changed(venv):
         return
     shutil.rmtree(venv, ignore_errors=True)
     venv.parent.mkdir(parents=True, exist_ok=True)
@@ -221,6 +223,7 @@ def create(  # noqa: PLR0913  # what it is made from, where, how, and what is to
     if beside:
         packages = next((venv / "lib").glob("python*/site-packages"))
         (packages / "existing-torch.pth").write_text(f"{beside}\n")
+    torchguard.keep(venv)
     stamp.write_text(wanted)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from builder.digest import sha256_json
+from builder.digest import canonical_json, sha256_json
 from builder.recipe.model import OUTSIDE
 from builder.values import dataclass, fields, is_dataclass, replace
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from builder.digest import Json
     from builder.recipe.model import Recipe
-    from builder.stages import EnvLock, Host, Pin, Target
+    from builder.stages import EnvLock, Host, Nested, Pin, Target
 
 __all__ = ["SCHEMA", "AppliedPatch", "Change", "Inputs", "collect", "diff", "recipe_identity"]
 
@@ -27,10 +27,18 @@ SCHEMA = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedPatch:
-    """A patch whose conditions hold and which the tree doesn't have yet."""
+    """A patch whose conditions hold and which the tree doesn't have yet.
+
+    `result` is the digest of what it makes of the files that it touches, where only a 3-way merge lays it on.
+    """
 
     id: str
     sha256: str
+    result: str | None = None
+
+    def identity(self) -> dict[str, Json]:
+        """Return what changes the wheel's bytes."""
+        return {"id": self.id, "sha256": self.sha256, **({"result": self.result} if self.result else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +62,17 @@ class Change:
 def recipe_identity(recipe: Recipe, outputs: Sequence[str]) -> dict[str, Json]:
     """Return the tables of `recipe` that count for `outputs`.
 
-    Sources are left out (the pin says it), patches and arch rules too (what applies counts).
+    Sources are left out (the pins say it), patches, variants and arch rules too (what applies counts).
 
     Job counts are set from `build.jobs_env` by us and never change bytes; the names of the variables don't count either.
     """
     # Whether an output is built unasked, and on which condition, changes nothing in it.
-    selected = tuple(replace(output, default=True, when=None) for output in recipe.output if output.name in outputs)
+    selected = tuple(
+        replace(output, default=True, when=None, pinned_by=()) for output in recipe.output if output.name in outputs
+    )
     tables = _plain(replace(recipe, output=selected))
     assert isinstance(tables, dict)  # noqa: S101  # a dataclass becomes a dict
-    for name in (*OUTSIDE, "schema", "source", "patch", "builds_on", "arch_map"):
+    for name in (*OUTSIDE, "schema", "source", "patch", "fetch", "variant", "builds_on", "arch_map"):
         tables.pop(name, None)
     build = tables["build"]
     assert isinstance(build, dict)  # noqa: S101
@@ -97,19 +107,20 @@ def collect(  # noqa: PLR0913  # one argument an input: that is the point of thi
     env: Mapping[str, str],
     paths: Mapping[str, str],
     builds_on: Mapping[str, str],
+    nested: Sequence[Nested] = (),
 ) -> Inputs:
     """Return the inputs of one evaluation of `recipe` and their fingerprint.
 
     `arch` is the effective list that the project will be given; `torch` names version and C++ ABI, None where the build
     doesn't use it; `env` holds what site and user set (the recipe's own variables are in its tables); `paths` the
-    digests of files and folders that any variable names; `builds_on` the fingerprints of other recipes. Only the outputs in
-    `outputs` count: they are built and labelled together.
+    digests of files and folders that any variable names; `builds_on` the fingerprints of other recipes; `nested` what the
+    tree pulls in. Only the outputs in `outputs` count: they are built and labelled together.
     """
     document: dict[str, Json] = {
         "schema": SCHEMA,
         "name": recipe.name,
         "source": pin.identity(),
-        "patches": [{"id": patch.id, "sha256": patch.sha256} for patch in patches],
+        "patches": [patch.identity() for patch in patches],
         "recipe": recipe_identity(recipe, outputs),
         "target": target.identity(),
         "arch": list(arch),
@@ -120,6 +131,8 @@ def collect(  # noqa: PLR0913  # one argument an input: that is the point of thi
         "paths": dict(paths),
         "builds-on": dict(builds_on),
     }
+    if nested:
+        document["nested"] = [one.identity() for one in nested]
     return Inputs(document=document, fingerprint=sha256_json(document))
 
 
@@ -129,7 +142,8 @@ def diff(old: Json, new: Json) -> tuple[Change, ...]:
 
 
 def _diff(path: str, old: Json, new: Json) -> Iterator[Change]:
-    if old == new:  # most of two documents is
+    # Most of two documents is equal; true and 1 are, too, for Python, and aren't the same in a document.
+    if old == new and (isinstance(old, str) or canonical_json(old) == canonical_json(new)):
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):

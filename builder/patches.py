@@ -3,54 +3,29 @@
 Trying and applying are one thing: the files that a patch touches are put into an empty folder, and changed there. So the
 outcome of a plan is that of the build, no repository around the tree and no `.gitattributes` in it has a say, and a tree
 gets either all of its patches or none. Links and submodules aren't patched: through a link a patch would leave the tree.
+
+What git apply can't lay on, git may merge, where a mirror has the contents that the patch was made from. That counts only
+when it ends without a conflict, and what came out is part of the plan: the build has to get the same.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import proc
-from builder.digest import sha256_file
 from builder.errors import PatchDrift, RecipeError
 from builder.inputs import AppliedPatch
-from builder.values import dataclass
+from builder.patch import bench as benches
+from builder.patch.values import Candidate, Evaluation, Hunk, Kind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Candidate", "Evaluation", "apply", "evaluate"]
+    from builder.patch.history import History
+    from builder.patch.merge import Merge
 
-_SHOWN = 8  # lines of a hunk in an error
-
-#: A link or a submodule in the head of a file; lines of hunks begin with a blank, a plus or a minus.
-_LINK = re.compile(rb"^(?:(?:new|deleted) file mode|(?:old|new) mode|index \S+) (120000|160000)", re.MULTILINE)
-
-#: What ``git apply --verbose`` says of a hunk that doesn't fit: its lines, the file, the line.
-_MISSED = re.compile(r"while searching for:\n(.*?)\n?error: patch failed: (.+):(\d+)\n", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A patch whose conditions hold. `on_upstream` is ``skip`` or ``fail``."""
-
-    id: str
-    file: Path
-    sha256: str
-    on_upstream: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What became of the candidates. `files` holds the `touched` files as the patches leave them; one may be deleted."""
-
-    applied: tuple[AppliedPatch, ...]
-    skipped: tuple[str, ...]
-    touched: tuple[str, ...]
-    files: Mapping[str, bytes]
+__all__ = ["Candidate", "Evaluation", "Hunk", "Kind", "Verdict", "apply", "evaluate", "misfit"]
 
 
 def evaluate(
@@ -59,212 +34,177 @@ def evaluate(
     *,
     scratch: Path,
     env: Mapping[str, str],
+    objects: Path | None = None,
+    commit: str | None = None,
+    strict: bool = True,
 ) -> Evaluation:
     """Try the candidates in order on the files that they touch, which `read` gives; nothing else of the tree is needed.
 
-    A patch whose every hunk is there already is skipped, or refused where it says so. Raises PatchDrift ``patch-drift``
-    with file and hunk, RecipeError ``patch-hash``, ``patch-missing``, ``patch-path``, ``patch-empty``, ``patch-broken``,
-    ``patch-link`` or ``patch-upstream``.
+    A patch whose every hunk is there already is skipped, or refused where it says so. `objects` is the git directory that
+    has the history of `commit`: with it a patch that doesn't fit may be merged, or is told to have been reverted, or what
+    became of its file. Without `strict` a patch that doesn't fit is passed over, and the verdict tells of it.
+
+    Raises PatchDrift ``patch-drift`` with file and hunk or ``patch-moved``, RecipeError ``patch-hash``, ``patch-missing``,
+    ``patch-path``, ``patch-empty``, ``patch-broken``, ``patch-link`` or ``patch-upstream``.
     """
     scratch.mkdir(parents=True, exist_ok=True)
+    history = _history(objects, commit, env)
     with tempfile.TemporaryDirectory(prefix=".patches-", dir=scratch) as folder:
-        bench = Path(folder)
-        applied, skipped, paths = _tried(candidates, bench, lambda _one, path: _place(bench / path, read(path)), env)
-        files = {path: (bench / path).read_bytes() for path in paths if (bench / path).is_file()}
-    return Evaluation(applied=applied, skipped=skipped, touched=paths, files=files)
+        trial = _Trial(Path(folder), objects, history, env)
+        for one in candidates:
+            trial.take(one, lambda _one, path: benches.place(trial.bench / path, read(path)))
+            if strict:
+                _require(one, trial.verdicts[-1])
+        files = {path: (trial.bench / path).read_bytes() for path in trial.present if (trial.bench / path).is_file()}
+    applied = tuple(
+        AppliedPatch(id=one.id, sha256=one.sha256, result=verdict.result)
+        for one, verdict in zip(candidates, trial.verdicts, strict=True)
+        if verdict.applied
+    )
+    return Evaluation(applied=applied, verdicts=tuple(trial.verdicts), touched=tuple(trial.present), files=files)
 
 
-def apply(candidates: Sequence[Candidate], tree: Path, *, env: Mapping[str, str]) -> None:
+def apply(candidates: Sequence[Candidate], tree: Path, *, env: Mapping[str, str], objects: Path | None = None) -> None:
     """Leave `tree` with all candidates, or as it was; changed files get the time of the tree, as all others have it.
 
-    Raises PatchDrift ``patch-drift`` or ``patch-link``, and RecipeError as `evaluate` does.
+    A candidate with a `result` is merged, by the objects of the tree's own repository where `objects` names no other.
+    Raises PatchDrift ``patch-drift``, ``patch-result`` or ``patch-link``, and RecipeError as `evaluate` does.
     """
+    if objects is None and (tree / ".git").is_dir():
+        objects = tree / ".git"
     with tempfile.TemporaryDirectory(prefix=f".{tree.name}.patches-", dir=tree.parent) as folder:
         bench = Path(folder)
-        _applied, _skipped, paths = _tried(candidates, bench, lambda one, path: _fetch(one, tree, bench, path), env)
-        _put(paths, bench, tree)
+        trial = _Trial(bench, None, None, env)
+        for one in candidates:
+            trial.objects = objects if one.result else None
+            trial.take(one, lambda which, path: benches.fetch(which, tree, bench, path))
+            _require(one, trial.verdicts[-1])
+        benches.put(tuple(trial.present), bench, tree)
 
 
-def _tried(
-    candidates: Sequence[Candidate], bench: Path, bring: Callable[[Candidate, str], None], env: Mapping[str, str]
-) -> tuple[tuple[AppliedPatch, ...], tuple[str, ...], tuple[str, ...]]:
-    """Change the files that `bring` puts on the bench; return what was applied, skipped and touched."""
-    applied, skipped = [], []
-    present: dict[str, None] = {}
-    for one in candidates:
-        _check_hash(one)
-        for path in _touched(one, bench, env):
-            if path not in present:
-                present[path] = None
+def _history(objects: Path | None, commit: str | None, env: Mapping[str, str]) -> History | None:
+    if objects is None or commit is None:
+        return None
+    from builder.patch.history import History  # noqa: PLC0415  # not for a tree without one
+
+    return History(objects=objects, commit=commit, env=env)
+
+
+class _Trial:
+    """A bench with the files that patches touch, as those before left them, and what became of each patch."""
+
+    def __init__(self, bench: Path, objects: Path | None, history: History | None, env: Mapping[str, str]) -> None:
+        self.bench = bench
+        self.objects = objects
+        self.verdicts: list[Verdict] = []
+        self.present: dict[str, None] = {}
+        self._history = history
+        self._env = env
+
+    def take(self, one: Candidate, bring: Callable[[Candidate, str], None]) -> None:
+        """Lay `one` on the files that `bring` puts on the bench, and keep the verdict."""
+        benches.check_hash(one)
+        paths = benches.touched(one, self.bench, self._env)
+        for path in paths:
+            if path not in self.present:
+                self.present[path] = None
                 bring(one, path)
-        if _is_there(one, bench, env):
-            if one.on_upstream == "fail":
-                raise RecipeError(
-                    "patch-upstream",
-                    f"the source has {one.id} already",
-                    cause=str(one.file),
-                    help="take it out, give it a condition, or let it be skipped: on-upstream = 'skip'",
-                    run=("spark-build recipes lint",),
-                )
-            skipped.append(one.id)
-        elif _git_apply(one, bench, env).ok:  # git apply changes all of a patch's files, or none
-            applied.append(AppliedPatch(id=one.id, sha256=one.sha256))
-        else:
-            raise _drift(one, bench, env)
-    return tuple(applied), tuple(skipped), tuple(present)
-
-
-def _fetch(one: Candidate, tree: Path, bench: Path, path: str) -> None:
-    """Copy a file of the tree to the bench with its executable bit; refuse one that is a link or lies behind one."""
-    place = tree
-    for part in PurePosixPath(path).parts:
-        place /= part
-        if place.is_symlink():
+        verdict = self._judge(one, paths)
+        if one.result is not None and verdict.result != one.result:
             raise PatchDrift(
-                "patch-link",
-                f"the patch {one.id} touches {path}, which is a link in this source",
-                cause=f"{place.relative_to(tree)} leads to {place.readlink()}",
-                help="patch the file that the link leads to",
-                run=(f"git apply --numstat {one.file}",),
+                "patch-result",
+                f"the patch {one.id} makes something else of this tree than was planned",
+                cause="its merge with the source has another outcome",
+                run=(f"spark-build patch status {one.recipe}",),
             )
-    if place.is_file():
-        _place(bench / path, place.read_bytes())
-        (bench / path).chmod(0o755 if place.stat().st_mode & 0o100 else 0o644)
+        self.verdicts.append(verdict)
+
+    def _judge(self, one: Candidate, paths: Sequence[str]) -> Verdict:
+        if benches.is_there(one, self.bench, self._env):
+            return Verdict(id=one.id, kind="upstream", text=self._by(one))
+        merged = one.merged if one.merged and self._history and self._history.contains(one.merged) else None
+        revert = self._history.revert_of(merged) if merged and self._history else ""
+        back = f"{merged[:10]} brought it, and {revert[:10] or 'the source lacks it again'}" if merged else ""
+        back += " took it back" if revert else ""
+        if benches.git_apply(one, self.bench, self._env).ok:  # it changes all of a patch's files, or none
+            return Verdict(id=one.id, kind="reverted" if merged else "applies", text=back)
+        if merged and not revert:
+            text = f"{merged[:10]} brought it; its lines have changed since"
+            return Verdict(id=one.id, kind="upstream", text=text)
+        if (made := self._merge(one, paths)) is not None and not made.conflicts:
+            return self._merged(one, made, back)
+        return self._misfit(one, paths, back)
+
+    def _by(self, one: Candidate) -> str:
+        known = one.merged and self._history and self._history.contains(one.merged)
+        return f"{one.merged[:10]} brought it" if one.merged and known else "every line of it is there"
+
+    def _merge(self, one: Candidate, paths: Sequence[str]) -> Merge | None:
+        if self.objects is None:
+            return None
+        from builder.patch.merge import three_way  # noqa: PLC0415  # hardly ever needed
+
+        return three_way(one, self.bench, paths, objects=self.objects, env=self._env)
+
+    def _merged(self, one: Candidate, made: Merge, back: str) -> Verdict:
+        """Leave what a merge made on the bench."""
+        from builder.digest import sha256_bytes, sha256_json  # noqa: PLC0415
+
+        before = {path: (self.bench / path).read_bytes() for path in made.files if (self.bench / path).is_file()}
+        after = {path: what[1] for path, what in made.files.items() if what is not None}
+        if before == after:
+            return Verdict(id=one.id, kind="upstream", text="the source has what it changes, in other words around it")
+        for path, what in made.files.items():
+            (self.bench / path).unlink(missing_ok=True)
+            if what is not None:
+                benches.place(self.bench / path, what[1])
+                (self.bench / path).chmod(what[0])
+        result = sha256_json({path: sha256_bytes(data) for path, data in sorted(after.items())})
+        text = back or "merged with what changed around it"
+        return Verdict(id=one.id, kind="reverted" if back else "3-way", text=text, result=result)
+
+    def _misfit(self, one: Candidate, paths: Sequence[str], back: str) -> Verdict:
+        hunks, whole = benches.misfits(one, self.bench, self._env)
+        gone = [path for path in paths if f"{path}: No such file or directory" in whole]
+        names = {path: self._history.name_of(path) if self._history else None for path in gone}
+        moved = tuple((path, name) for path, name in names.items() if name)
+        lines = [f"{path} is {name} now" for path, name in moved]
+        lines += [line for line in whole if not any(line.startswith(f"{path}: ") for path, _name in moved)]
+        lines += [back] if back else []
+        return Verdict(id=one.id, kind="moved" if moved else "drifted", text="; ".join(lines), hunks=hunks, moved=moved)
 
 
-def _put(paths: Sequence[str], bench: Path, tree: Path) -> None:
-    """Bring the files of the bench into the tree, and remove those that the patches removed."""
-    epoch = tree.stat().st_mtime
-    for path in paths:
-        source, target = bench / path, tree / path
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
-            os.utime(source, (epoch, epoch))
-            source.replace(target)
-        else:
-            target.unlink(missing_ok=True)
-    for path in paths:
-        _settle(tree, tree / path, epoch)
-
-
-def _settle(tree: Path, path: Path, epoch: float) -> None:
-    """Remove folders that a patch emptied, as git does; give those that it changed the tree's time and mode again."""
-    for folder in [*path.parents]:
-        if not folder.is_relative_to(tree) or not folder.exists():
-            continue
-        if folder != tree and not any(folder.iterdir()):
-            folder.rmdir()
-            continue
-        folder.chmod(0o755)
-        os.utime(folder, (epoch, epoch))
-
-
-def _touched(one: Candidate, bench: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the paths that a patch reads or writes.
-
-    Raises RecipeError ``patch-path`` for one that leaves the tree, ``patch-link`` for one that makes or changes a link or a
-    submodule, ``patch-empty`` for one that changes nothing, ``patch-broken`` for one that git can't read.
-    """
-    if found := _LINK.search(one.file.read_bytes()):
-        what = "a symbolic link" if found[1] == b"120000" else "a submodule"
-        raise RecipeError("patch-link", f"the patch {one.id} changes {what}", cause=str(one.file), run=_look(one))
-    paths: dict[str, None] = {}
-    for way in ((), ("--reverse",)):  # of a renamed file each way gives one name
-        done = _git_apply(one, bench, env, "--numstat", "-z", *way)
-        if "No valid patches" in done.err:
-            raise RecipeError("patch-empty", f"the patch {one.id} changes nothing", cause=str(one.file), run=_look(one))
-        if not done.ok:
-            raise RecipeError("patch-broken", f"{one.file.name} is no whole patch", cause=done.err, run=_look(one))
-        paths |= dict.fromkeys(os.fsdecode(line).split("\t", 2)[2] for line in done.raw.split(b"\0") if line)
-    for path in paths:
-        parts = PurePosixPath(path).parts
-        if path.startswith("/") or ".." in parts or ".git" in (part.lower() for part in parts):
-            raise RecipeError(
-                "patch-path",
-                f"the patch {one.id} touches {path}, outside of the source tree",
-                cause=str(one.file),
-                run=_look(one),
-            )
-    return tuple(paths)
-
-
-def _look(one: Candidate) -> tuple[str, ...]:
-    return (f"git apply --stat --summary {one.file}",)
-
-
-def _check_hash(one: Candidate) -> None:
-    if not one.file.is_file():
+def _require(one: Candidate, verdict: Verdict) -> None:
+    """Raise what a build that wants `one` ends with where it can't have it."""
+    if verdict.misfit:
+        raise misfit(one, verdict)
+    if verdict.kind == "upstream" and one.on_upstream == "fail":
         raise RecipeError(
-            "patch-missing", f"the patch {one.id} isn't there", cause=str(one.file), run=(f"ls -l {one.file}",)
-        )
-    if (found := sha256_file(one.file)) != one.sha256:
-        raise RecipeError(
-            "patch-hash",
-            f"the patch {one.id} isn't the one that the recipe names",
-            cause=f"{one.file}: sha256 {found}, wanted {one.sha256}",
-            help="when the change is meant, put the new digest into the recipe",
-            run=(f"sha256sum {one.file}",),
+            "patch-upstream",
+            f"the source has {one.id} already",
+            cause=f"{one.file}: {verdict.text}",
+            help="take it out, give it a condition, or let it be skipped: on-upstream = 'skip'",
+            run=(f"spark-build patch status {one.recipe}",),
         )
 
 
-def _place(path: Path, content: bytes | None) -> None:
-    if content is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _is_there(one: Candidate, bench: Path, env: Mapping[str, str]) -> bool:
-    """Whether the tree has the patch already.
-
-    One whose lines fit in both directions, as happens where code repeats itself, is there when it fits backwards at its own
-    place and forwards only at another.
-    """
-    backwards = _git_apply(one, bench, env, "--check", "--verbose", "--reverse")
-    if not backwards.ok:
-        return False
-    forwards = _git_apply(one, bench, env, "--check", "--verbose")
-    return not forwards.ok or ("(offset" in forwards.err and "(offset" not in backwards.err)
-
-
-def _git_apply(one: Candidate, folder: Path, env: Mapping[str, str], *flags: str) -> proc.Finished:
-    # Inside of another repository `git apply` silently skips files outside of its own folder: cut the search off.
-    clean = {
-        "PATH": env.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "LC_ALL": "C",
-        "GIT_CEILING_DIRECTORIES": str(folder.resolve().parent),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_ATTR_NOSYSTEM": "1",
-    }
-    words = ["git", "apply", "--whitespace=nowarn", "--binary", *flags, str(one.file.resolve())]
-    return proc.capture(words, env=clean, cwd=folder)
-
-
-def _drift(one: Candidate, bench: Path, env: Mapping[str, str]) -> PatchDrift:
-    done = _git_apply(one, bench, env, "--check", "--verbose")
-    causes = [
-        _around(bench / path, f"{path}:{line}", int(line), wanted) for wanted, path, line in _MISSED.findall(done.err)
-    ]
-    causes += [
-        f"{path}: {what}"
-        for path, what in re.findall(
-            r"error: (.+): (No such file or directory|already exists in working directory|wrong type)", done.err
+def misfit(one: Candidate, verdict: Verdict) -> PatchDrift:
+    """Return the error for a patch that doesn't fit, with the hunks and files that say why."""
+    causes = ["\n".join(hunk.lines()) for hunk in verdict.hunks[:3]]
+    causes += [verdict.text] if verdict.text else []
+    refresh = f"spark-build patch refresh {one.recipe} {one.id}"
+    if verdict.kind == "moved":
+        return PatchDrift(
+            "patch-moved",
+            f"the patch {one.id} changes a file that has another name in this source",
+            cause="\n".join(causes),
+            help="make it anew for this source",
+            run=(refresh, f"git apply --check {one.file}"),
         )
-    ]
     return PatchDrift(
         "patch-drift",
         f"the patch {one.id} doesn't fit this source any more",
-        cause="\n".join(causes[:3]) or done.err.strip(),
+        cause="\n".join(causes),
         help="give it a condition for the sources that it fits, or make it anew for this one",
-        run=("spark-build recipes lint", f"git apply --check {one.file}"),
+        run=(refresh, f"git apply --check {one.file}"),
     )
-
-
-def _around(file: Path, where: str, line: int, wanted: str) -> str:
-    """Return the lines that a hunk wants and those that are there."""
-    there = file.read_text(errors="replace").splitlines() if file.is_file() else []
-    around = there[max(0, line - 1) : line - 1 + _SHOWN] or ["(the file is shorter)"]
-    lines = [f"{where}: wanted:", *(f"  {text}" for text in wanted.splitlines()[:_SHOWN]), "found:"]
-    return "\n".join([*lines, *(f"  {text}" for text in around)])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from builder.digest import Json
     from builder.inputs import Change, Inputs
-    from builder.stages import Host, Pin, Stored
+    from builder.stages import Host, Nested, Pin, Stored
 
 __all__ = ["Known", "Plan", "Step", "make"]
 
@@ -39,7 +39,10 @@ class Step:
 class Plan:
     """What would be done for one recipe. `nearest` and `changes` explain a miss; empty when nothing was built before.
 
-    `lost` explains one for which this very build was stored before: what became of its wheels, one line each.
+    `lost` explains one for which this very build was stored before: what became of its wheels, one line each. `nested` is
+    what the tree pulls in, `lacking` the ids of what of it isn't at hand, `retired` a line for each patch that isn't just
+    laid on, `advice` what the recipe tells somebody who is about to build this, with a command behind it, `modules` what
+    each of the chosen modules takes.
     """
 
     recipe: str
@@ -54,6 +57,11 @@ class Plan:
     nearest: str | None = None
     changes: tuple[Change, ...] = field(default=())
     lost: tuple[str, ...] = ()
+    nested: tuple[Nested, ...] = ()
+    lacking: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
+    advice: tuple[tuple[str, str], ...] = ()
+    modules: tuple[str, ...] = ()
 
     @property
     def hits(self) -> tuple[Stored, ...]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Finished", "capture", "installed", "leave", "run"]
+__all__ = ["Finished", "attached", "capture", "installed", "leave", "run"]
 
 PROGRAM = "spark-build-enter"
 
@@ -186,6 +186,32 @@ def leave(
             raise HostError("tool-missing", f"{argv[0]} can't be started", cause=str(error)) from error
     child.returncode = 0  # it is the caller's now
     return child.pid
+
+
+def attached(argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str], cwd: Path) -> int:
+    """Run `argv` on the streams and in the process group of this process, and return its exit status as a shell tells it.
+
+    What the keyboard interrupts is the child's business while it runs. Raises HostError ``tool-missing``.
+    """
+
+    def leave_it(_number: int, _frame: object) -> None:  # unlike SIG_IGN, the child doesn't inherit it
+        pass
+
+    before = signal.signal(signal.SIGINT, leave_it)
+    try:
+        try:
+            child = subprocess.Popen([os.fspath(word) for word in argv], env=dict(env), cwd=cwd)  # noqa: S603
+        except OSError as error:
+            raise HostError("tool-missing", f"{argv[0]} can't be started", cause=str(error)) from error
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code
 
 
 class _Lines:

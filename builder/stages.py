@@ -22,9 +22,11 @@ __all__ = [
     "ZIP_EPOCH",
     "Built",
     "EnvLock",
+    "Given",
     "Host",
     "Interpreter",
     "Locked",
+    "Nested",
     "Pin",
     "PullDiff",
     "Request",
@@ -45,7 +47,9 @@ ZIP_EPOCH = 315532800
 class Request:
     """What was asked for on the command line, for one recipe.
 
-    `locked` are build environments that are taken as they are, by output: a rebuild has those of then.
+    `variants` says what ``--with`` and ``--without`` said. `pinned`, `nested` (by id) and `locked` (by output) are sources
+    and build environments that are taken as they are: a rebuild has those of then, a lock file those of its day.
+    `below` says how recipes that this one builds on are asked for, by name; others are with the same words as this one.
     """
 
     recipe: str
@@ -71,6 +75,10 @@ class Request:
     force: bool = False
     isolation: Literal["auto", "namespace", "none"] = "auto"
     locked: Mapping[str, EnvLock] = field(default_factory=dict)
+    pinned: Pin | None = None
+    nested: Mapping[str, Pin] = field(default_factory=dict)
+    variants: Mapping[str, bool] = field(default_factory=dict)
+    below: Mapping[str, Request] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +110,7 @@ class Pin:
     says of the commit: projects make versions of it, and a tag that comes later changes it.
     """
 
-    kind: Literal["git", "sdist", "archive", "local"]
+    kind: Literal["git", "sdist", "archive", "local", "crates"]
     url: str
     tree: str
     time: int
@@ -129,6 +137,71 @@ class Pin:
             "submodules": [{"path": sub.path, "url": sub.url, "commit": sub.commit} for sub in self.submodules],
             "pulls": [{"number": pull.number, "sha256": pull.sha256} for pull in self.pulls],
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """How a build gets a nested source back.
+
+    Texts may still hold ``${home}``, ``${src}``, ``${deps}``, ``${place}`` and ``${path}``: only the build has those paths.
+    `submodules` are ``all``, ``none`` or the paths of those that a clone gets.
+    """
+
+    place: str | None = None
+    unpack: bool = False
+    strip: int = 0
+    stamp: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    submodules: str | tuple[str, ...] = "none"
+
+    def identity(self) -> dict[str, Json]:
+        """Return it as JSON."""
+        return {
+            "place": self.place,
+            "unpack": self.unpack,
+            "strip": self.strip,
+            "stamp": dict(self.stamp),
+            "env": dict(self.env),
+            "submodules": self.submodules if isinstance(self.submodules, str) else list(self.submodules),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nested:
+    """Something that a tree pulls in while it is built, made exact.
+
+    `pin` is its source, None where the user put `path` in its place, whose bytes `digest` covers. `origin` says who knows
+    its digest: the tree, the recipe, the first download here, a lock file, or the user. An archive that nobody has a digest
+    of yet has the tree ``unknown``: a plan may hold it, a build never does.
+    """
+
+    id: str
+    kind: Literal["git", "archive", "crates"]
+    origin: Literal["tree", "recipe", "first use", "lock", "user"]
+    given: Given
+    pin: Pin | None = None
+    path: Path | None = None
+    digest: str | None = None
+    about: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether its bytes are known."""
+        return self.pin is None or self.pin.tree != "unknown"
+
+    @property
+    def key(self) -> str:
+        """The recipe key that puts another in its place."""
+        return f"fetch.{self.id}.path"
+
+    def identity(self) -> dict[str, Json]:
+        """Return what changes the wheel's bytes; the URL is the one under which the build asks for it."""
+        source: dict[str, Json] = {"replaced": self.digest}
+        if self.pin and self.kind == "git":  # its tree and its submodules follow, and a plan may not have seen them
+            source = {"url": self.pin.url, "commit": self.pin.commit}
+        elif self.pin:
+            source = {"url": self.pin.url, "tree": self.pin.tree}
+        return {"id": self.id, "kind": self.kind, "given": self.given.identity(), **source}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder import inputs
@@ -22,14 +23,25 @@ from builder.recipe.model import (
     System,
     Version,
 )
-from builder.stages import EnvLock, Host, Interpreter, Locked, Pin, PullDiff, Stored, Submodule, Target, Tool
+from builder.stages import (
+    EnvLock,
+    Given,
+    Host,
+    Interpreter,
+    Locked,
+    Nested,
+    Pin,
+    PullDiff,
+    Stored,
+    Submodule,
+    Target,
+    Tool,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from builder.inputs import Inputs
 
-__all__ = ["EVERYTHING", "HOST", "PIN", "RECIPE", "collect", "stored"]
+__all__ = ["EVERYTHING", "HOST", "NESTED", "PIN", "RECIPE", "collect", "stored"]
 
 RECIPE = Recipe(
     schema=1,
@@ -69,6 +81,32 @@ HOST = Host(
     cuda=Tool(name="cuda", version="13.0.88", path="/usr/local/cuda-13.0", digest="5" * 64),
     cores=20,
     memory_bytes=128 << 30,
+)
+
+#: One of each kind, and one that somebody put in place of the pinned one.
+NESTED = (
+    Nested(
+        id="cutlass",
+        kind="git",
+        origin="tree",
+        given=Given(submodules=("deep",)),
+        pin=Pin(kind="git", url="https://github.com/NVIDIA/cutlass.git", tree="", time=0, commit="c" * 40),
+    ),
+    Nested(
+        id="llvm",
+        kind="archive",
+        origin="first use",
+        given=Given(place="${home}/llvm", unpack=True, strip=1, stamp={"version.txt": "u"}, env={"KEEP": "1"}),
+        pin=Pin(kind="archive", url="https://a.invalid/llvm.tar.gz", tree="sha256:" + "d" * 64, time=1, size=7),
+    ),
+    Nested(
+        id="crates",
+        kind="crates",
+        origin="tree",
+        given=Given(place="${deps}/crates"),
+        pin=Pin(kind="crates", url="rust/Cargo.lock", tree="sha256:" + "e" * 64, time=1),
+    ),
+    Nested(id="ptxas", kind="archive", origin="user", given=Given(), path=Path("/opt/ptxas"), digest="f" * 64),
 )
 
 TARGET = Target(machine="aarch64", arch="12.1a", cuda="13.0.88", python="cp312", glibc="2.39")

@@ -28,6 +28,62 @@ version = "1.0"
 name = "demo"
 """
 
+#: A good `fetch` table of each kind.
+GIT = """\
+[[fetch]]
+id = "cutlass"
+kind = "git"
+url = "https://example.org/cutlass.git"
+ref = "${tag}"
+pin = [{ file = "cmake/cutlass.cmake", matches = 'GIT_TAG (?P<tag>\\S+)' }]
+"""
+CRATES = """\
+[[fetch]]
+id = "crates"
+kind = "crates"
+lockfile = "rust/Cargo.lock"
+"""
+ARCHIVE = """\
+[[fetch]]
+id = "llvm"
+kind = "archive"
+url = "https://example.org/llvm-${short}-${platform}.tar.gz"
+sha256 = "${sha256}"
+place = "${home}/.cache/${file}"
+replaced = { "CMAKE_ARGS+" = "-DLLVM=${path}", LLVM_SYSPATH = "${path}" }
+platform = { aarch64 = "sbsa", x86_64 = "x64" }
+pin = [
+  { file = "cmake/llvm.txt", matches = '(?P<short>[0-9a-f]{8})' },
+  { file = "cmake/llvm.json", json = "sha256.${platform}", name = "sha256" },
+]
+"""
+
+#: Two variants, the second one in by default.
+VARIED = (
+    GOOD
+    + """\
+[build.env]
+A = "plain"
+[[variant]]
+id = "rust"
+about = "the front end"
+[variant.recipe.system]
+rust = ">=1.95"
+[variant.recipe.build.env]
+A = "rust"
+[[variant.recipe.output]]
+name = "demo"
+path = "rust"
+[[variant.recipe.output]]
+name = "demo-rust"
+[[variant]]
+id = "tools"
+about = "the tools"
+default = true
+recipe = { build = { env = { A = "tools", TOOLS = "1" } } }
+"""
+)
+
 
 @dataclass
 class Layers:

@@ -155,6 +155,7 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None  # close the connection after so many bytes of the body
+    hold: threading.Event | None = None  # but not before this
     ranges: bool = True
 
 
@@ -235,6 +236,8 @@ class Server:
         with contextlib.suppress(OSError):
             handler.wfile.write(body if reply.cut is None else body[: reply.cut])
             handler.wfile.flush()
+        if reply.hold is not None:
+            reply.hold.wait(60)
         if reply.cut is not None:
             handler.close_connection = True
             with contextlib.suppress(OSError):

@@ -286,6 +286,23 @@ def test_missing_tool_is_told_before_anything_is_built(world: World) -> None:
     assert "no-such-tool" in told
 
 
+def test_what_the_recipe_advises_is_told_before_it_is_built(world: World) -> None:
+    world.tiny_repo()
+    world.tiny_recipe(more='[[about.advice]]\ntext = "a wheel is published"\nrun = "pip install tiny"\n')
+    assert "tiny: a wheel is published: pip install tiny" in world.run("recipe", "tiny").stderr
+    assert "a wheel is published" not in world.run("recipe", "tiny").stderr  # nothing is built
+
+
+def test_a_refused_architecture_asks_nobody_for_nested_sources(world: World) -> None:
+    world.tiny_repo()
+    fetch = '[[fetch]]\nid = "n"\nkind = "git"\nurl = "file:///nowhere"\nref = "main"\n'
+    world.tiny_recipe(more=fetch + '[[arch-map]]\narch = "12.0a"\nrefuse = "it does not load"\n')
+    refused = world.run("recipe", "tiny", "--arch", "12.0a", code=2)
+    assert "error[arch-refused]" in refused.stderr
+    assert "it does not load" in refused.stderr
+    assert "nowhere" in world.run("recipe", "tiny", "--arch", "12.1a", code=4).stderr
+
+
 def test_keep_going_builds_the_others_and_fails_in_the_end(world: World) -> None:
     world.tiny_repo("bad", extra="raise SystemExit('no')")
     world.tiny_recipe("bad")

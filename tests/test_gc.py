@@ -254,19 +254,23 @@ def test_wheels_of_older_builds_go_with_their_flag_and_the_index_follows(house: 
 def test_a_mirror_stays_while_a_tree_borrows_from_it_or_a_fetch_holds_it(house: World) -> None:
     git = house.root / "sources" / "git"
     git.mkdir(parents=True)
-    for name in (BORROWED, FETCHED, f"free-{KEY}.git"):
+    patched = f"patched-{KEY}.git"
+    for name in (BORROWED, FETCHED, patched, f"free-{KEY}.git"):
         house.git(git, "init", "-q", "--bare", name)
         aged(git / name, 90)
+    edited = house.wheelhouse / "patching" / "tiny"  # of `patch new`
+    edited.mkdir(parents=True)
+    house.git(edited, "clone", "-q", "--shared", str(git / patched), "fix")
     path = tree(house, "a" * 64, days=1, status="failed")
     house.git(path / "src", "clone", "-q", "--shared", str(git / BORROWED), "nested")
     with (git / FETCHED).with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         house.run("gc")
-        assert len(list(git.glob("*.git"))) == 3
+        assert len(list(git.glob("*.git"))) == 4
         house.run("gc", "--sources")
-        assert {one.name for one in git.glob("*.git")} == {BORROWED, FETCHED}
+        assert {one.name for one in git.glob("*.git")} == {BORROWED, FETCHED, patched}
     house.run("gc", "--sources")
-    assert {one.name for one in git.glob("*.git")} == {BORROWED}
+    assert {one.name for one in git.glob("*.git")} == {BORROWED, patched}
 
 
 def test_only_what_has_a_name_of_ours_and_is_no_link_is_ours(house: World) -> None:

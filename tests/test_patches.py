@@ -13,6 +13,7 @@ from builder import patches, source
 from builder.errors import PatchDrift, RecipeError, SparkError
 from builder.patches import Candidate
 from builder.source.unpack import unpack
+from builder.values import replace
 from tests.source_kit import Outside, Repo, git_source, request, sha256, tar_of
 
 if TYPE_CHECKING:
@@ -161,6 +162,19 @@ def test_drift_shows_file_and_hunk_with_what_is_wanted_and_what_is_there(tmp_pat
         assert "  line fifteen" in there
         assert f"git apply --check {one.file}" in error.run
     assert contents(tree) == before
+
+
+def test_drift_that_lines_dont_show_is_told_in_words(tmp_path: Path, repo: Repo) -> None:
+    data = diff(repo, **{"crlf.txt": b"a\r\nB\r\nc\r\n"})
+    with pytest.raises(PatchDrift) as ends:
+        tried(repo.folder, candidate(tmp_path, data.replace(b"\r\n", b"\n")))
+    assert ends.value.cause.endswith("crlf.txt has other line ends (CR LF or LF) than the patch")
+    repo.write(**{"blob.bin": BINARY + b"more"})
+    bare = repo("diff").encode() + b"\n"
+    repo("checkout", "-q", ".")
+    with pytest.raises(PatchDrift) as binary:
+        tried(repo.folder, candidate(tmp_path, bare))
+    assert binary.value.cause.startswith("cannot apply binary patch to 'blob.bin' without full index line")
 
 
 @pytest.mark.parametrize("kind", ["delete", "rename", "new", "binary"])
@@ -339,3 +353,43 @@ def test_a_pyproject_that_a_patch_deletes_asks_for_nothing(world: World) -> None
     patch = f'[[patch]]\nid = "gone"\nfile = "gone.patch"\nsha256 = "{sha256(data.encode())}"\n'
     world.tiny_recipe(more=f'[build]\nrequires-remove = ["setuptools"]\n{patch}')
     world.run("plan", "tiny", code=10, UV_DEFAULT_INDEX="file:///nonexistent", UV_OFFLINE="1")
+
+
+def test_what_a_merge_makes_is_part_of_the_plan(tmp_path: Path, repo: Repo) -> None:
+    one = candidate(tmp_path, diff(repo, **{"a.txt": LINES.replace("line 7\n", "LINE 7\n")}))
+    commit = repo.commit(**{"a.txt": LINES.replace("line 5\n", "line five\n")})
+    git = repo.folder / ".git"
+    how: dict[str, Any] = {"scratch": tmp_path / "scratch", "env": ENV}
+    with pytest.raises(PatchDrift):
+        patches.evaluate([one], reader(repo.folder), **how)  # nobody knows what it was made from
+    found = patches.evaluate([one], reader(repo.folder), objects=git, commit=commit, **how)
+    (applied,) = found.applied
+    assert found.verdicts[0].kind == "3-way"
+    assert b"line five\nline 6\nLINE 7\n" in found.files["a.txt"]
+    tree = _laid(repo, tmp_path)
+    before = contents(tree)
+    with pytest.raises(PatchDrift) as caught:
+        patches.apply([one], tree, env=ENV)  # a plan without a merge gets none
+    assert caught.value.code == "patch-drift"
+    with pytest.raises(PatchDrift) as caught:
+        patches.apply([replace(one, result="0" * 64)], tree, env=ENV)
+    assert caught.value.code == "patch-result"
+    assert contents(tree) == before
+    patches.apply([replace(one, result=applied.result)], tree, env=ENV)
+    assert (tree / "a.txt").read_bytes() == found.files["a.txt"]
+    assert not [path for path in tree.parent.iterdir() if ".patches-" in path.name or ".merge-" in path.name]
+
+
+def test_a_merge_with_a_conflict_is_drift(tmp_path: Path, repo: Repo) -> None:
+    one = candidate(tmp_path, change_of(repo, "edit"))
+    commit = repo.commit(**{"a.txt": LINES.replace("line 7\n", "line seven\n")})
+    with pytest.raises(PatchDrift) as caught:
+        patches.evaluate(
+            [one],
+            reader(repo.folder),
+            scratch=tmp_path / "scratch",
+            env=ENV,
+            objects=repo.folder / ".git",
+            commit=commit,
+        )
+    assert "line seven" in caught.value.cause

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import random
 import re
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import tomli_w
 
 from builder.errors import RecipeError
 from builder.recipe.load import read_all
-from tests.recipe_kit import GOOD, SHIPPED, Layers
+from tests.recipe_kit import ARCHIVE, CRATES, GIT, GOOD, SHIPPED, VARIED, Layers
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -85,6 +89,16 @@ def layers(tmp_path: Path) -> Layers:
         ("[[check]]\nkind = 'device-code'\ntarget = 'sm_121'", 11, "is no compute capability; write 12.1"),
         ("[[check]]\nkind = 'import'\nrun = 'x'\nrequires = ['--index-url=x']", 12, "is no requirement"),
         ("builds-on = ['demo']", 9, "demo can't build on itself"),
+        ("[build]\nmodules = ['a,b']", 10, "build.modules[0]: `a,b` must be one shell pattern"),
+        ("[build]\nmodules = ['']", 10, "must be one shell pattern"),
+        ("[[output]]\nname = 'b'\npinned-by = ['torch==2']", 11, "`torch==2` is no distribution's name"),
+        ("[[patch]]\nid = 'p'\nfile = 'p.patch'\nsha256 = '00'\nmerged = 'v1'", 13, "`v1` is no commit"),
+        ("[[arch-map]]\narch = '12.*'", 9, "`to` is missing, wanted what the project gets, or `refuse`"),
+        ("[[arch-map]]\narch = 'x'\nto = ['y']\nrefuse = 'z'", 12, "stands beside `to`; give one of them"),
+        ("[[arch-map]]\narch = 'x'\nrefuse = ' '", 11, "refuse: is empty"),
+        ("[[about.advice]]\ntext = ''", 10, "text: is empty"),
+        ("[[about.advice]]\ntext = 'x'\nrun = 'pip install a==${v}'", 11, "${v} is no known name; known: version"),
+        ("[[about.advice]]\ntext = 'x'\nwhen = { cuda = '13' }", 11, "when.cuda: `13` is no version range"),
     ],
 )
 def test_mistake_is_told_with_its_line(layers: Layers, text: str, line: int, wanted: str) -> None:
@@ -118,6 +132,37 @@ def test_all_mistakes_of_all_recipes_come_at_once(layers: Layers) -> None:
 def test_a_wrong_recipe_does_not_hide_a_good_one(layers: Layers) -> None:
     layers.write("nonsense", name="other")
     assert layers.load().recipe.name == "demo"
+
+
+#: What a key may hold by mistake.
+JUNK = ["", "x", 1, True, [], {}, [1], ["x"], [{}], {"x": 1}, "${", "${x}", "../", [[]], [{"id": 1}], -1, "(", 1.5]
+
+
+def broken(raw: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """Return `raw` with up to three values put out of shape or left out."""
+    made = copy.deepcopy(raw)
+    for _count in range(chance.randint(1, 3)):
+        place: Any = made
+        while place:
+            key = chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if isinstance(place[key], dict | list) and place[key] and chance.random() < 0.7:
+                place = place[key]
+            elif chance.random() < 0.2:
+                del place[key]
+                break
+            else:
+                place[key] = chance.choice(JUNK)
+                break
+    return made
+
+
+def test_whatever_a_file_holds_there_is_a_report(layers: Layers) -> None:
+    raw = tomllib.loads(f"{VARIED}{GIT}{CRATES}{ARCHIVE}[[fetch.layout]]\nwhen = {{ version = '<3' }}\npin = []\n")
+    refused = 0
+    for seed in range(200):
+        layers.write(tomli_w.dumps(broken(raw, random.Random(seed))))  # noqa: S311  # the same cases each time
+        refused += bool(read_all(layers.folders)[1])
+    assert refused > 100
 
 
 def test_files_that_are_no_recipes(layers: Layers) -> None:

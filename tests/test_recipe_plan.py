@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,14 @@ def mirrored(world: World, url: str, folder: Path) -> None:
 
 @pytest.fixture
 def triton(world: World) -> Path:
-    """A repository in the place of Triton's: a project at the top and one under python/triton_kernels."""
+    """A repository in the place of Triton's: projects at the top and under python/triton_kernels, and its pins."""
     folder = world.tiny("triton", version="3.9.0")
+    llvm = {"llvm_hash": "0" * 40, "build_number": 1, "sha256sum": {"ubuntu-arm64": "0" * 64, "ubuntu-x64": "1" * 64}}
+    parts = ("ptxas", "ptxas-blackwell", "cuobjdump", "nvdisasm", "cudacrt", "cudart", "cupti")
+    (folder / "cmake").mkdir()
+    (folder / "cmake" / "llvm-info.json").write_text(json.dumps(llvm))
+    (folder / "cmake" / "json-version.txt").write_text("v3.11.3")
+    (folder / "cmake" / "nvidia-toolchain-version.json").write_text(json.dumps(dict.fromkeys(parts, "13.1.80")))
     kernels = world.tiny("triton_kernels", version="1.0.0")
     (folder / "python").mkdir()
     kernels.rename(folder / "python" / "triton_kernels")
@@ -73,9 +80,16 @@ def test_patches_of_two_layers_and_of_one_output_are_planned(world: World) -> No
 def test_vllm_from_its_source_archive(world: World) -> None:
     rustup = Path.home() / ".rustup"
     env = {"RUSTUP_HOME": str(rustup)} if rustup.is_dir() else {}
-    (plan,) = world.json("recipe", "vllm", "--plan", code=10, **env)["plans"]
+    # What upstream names by a tag would be asked for there.
+    (stand_in := world.root / "stand-in").mkdir()
+    nested = [one["id"] for one in world.json("recipes", "show", "vllm")["recipe"]["fetch"] if one["kind"] == "git"]
+    words = [word for name in nested for word in ("--set", f"fetch.{name}.path={stand_in}")]
+    (plan,) = world.json("recipe", "vllm", "--plan", *words, code=10, **env)["plans"]
     assert plan["recipe"] == "vllm"
     assert "vllm-0.33.0.tar.gz" in str(plan)
+    replaced = {one["id"] for one in plan["nested"] if one.get("replaced")}
+    assert replaced
+    assert replaced <= set(nested)
 
 
 class Facts:

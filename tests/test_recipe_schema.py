@@ -16,6 +16,7 @@ from builder.errors import RecipeError
 from builder.recipe import model
 from builder.recipe.convert import convert, key_of
 from builder.recipe.load import load
+from builder.recipe.reference import page
 from builder.recipe.schema import schema
 from builder.recipe.skeleton import skeleton, source_of
 from tests.recipe_kit import GOOD, SHIPPED, Layers
@@ -103,16 +104,23 @@ def test_every_key_is_documented_with_an_example_that_holds() -> None:
             assert not [one for one in mistakes if "is missing" not in one.text], (cls, key, mistakes)
 
 
+def test_every_key_is_in_the_page_with_its_example() -> None:
+    text = page()
+    for cls in TABLES:
+        for field in dataclasses.fields(cls):
+            key, example = key_of(field.name), field.metadata["example"]
+            assert re.search(rf"^\| `{key}` \|.*\| `{re.escape(example)}` \|", text, re.MULTILINE), (cls, key)
+
+
 def test_every_class_of_the_model_is_in_the_schema() -> None:
     names = {cls.__name__ for cls in TABLES} - {"Recipe"}
     assert names == set(typing.cast("dict[str, object]", schema()["$defs"]))
 
 
 def test_every_interpolated_name_is_explained() -> None:
-    text = (SHIPPED.parent / "docs" / "recipes.md").read_text()
-    assert {f"| `${{{name}}}` |" for name in model.INTERPOLATED} <= set(
-        re.findall(r"^\| `\$\{\w+\}` \|", text, re.MULTILINE)
-    )
+    text = (SHIPPED.parent / "docs" / "recipe-reference.md").read_text()
+    wanted = {f"| `${{{name}}}` |" for name in (*model.INTERPOLATED, *model.FETCH_NAMES)}
+    assert wanted == set(re.findall(r"^\| `\$\{\w+\}` \|", text, re.MULTILINE))
 
 
 def test_a_recipe_of_every_example_loads(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from packageurl import PackageURL
 
 from builder.stages import Locked, Submodule
 from builder.wheel import sbom
-from tests.base_kit import LOCK, PIN, collect
+from tests.base_kit import LOCK, NESTED, PIN, collect
 
 PUBLISHED = JsonStrictValidator(SchemaVersion.V1_6)
 LABEL = "sb20240102030405.g0123456789"
@@ -41,6 +41,7 @@ def told(one: dict[str, Any]) -> dict[str, str]:
         {"pin__kind": "sdist", "pin__tree": "sha256:" + "a" * 64, "pin__commit": None, "pin__submodules": ()},
         {"pin__kind": "local", "pin__tree": "tree:" + "a" * 64, "pin__version": None},
         {"pin__tree": "git:" + "a" * 64, "pin__commit": "b" * 64},
+        {"nested": NESTED},
         {"pin__time": 0, "pin__describe": "v1.0-3-gbbbbbbb"},
         {"host__cuda": None, "torch": None, "patches": [], "pin__pulls": (), "paths": {}, "builds_on": {}},
         {"output": "extra", "outputs": ["tiny", "extra"]},
@@ -110,6 +111,14 @@ def test_an_archive_is_named_by_its_sha256_and_a_nested_github_source_by_its_rep
     assert parts(**archive)["source"]["hashes"] == [{"alg": "SHA-256", "content": "a" * 64}]
     nested = (Submodule(path="third/cutlass", url="https://github.com/NVIDIA/cutlass.git", commit="c" * 40),)
     assert parts(pin__submodules=nested)["submodule:third/cutlass"]["purl"] == f"pkg:github/nvidia/cutlass@{'c' * 40}"
+
+
+def test_what_the_tree_pulled_in_is_part_of_the_bill() -> None:
+    found = parts(nested=NESTED)
+    assert found["nested:cutlass"]["purl"] == f"pkg:github/nvidia/cutlass@{'c' * 40}"
+    assert found["nested:llvm"]["hashes"] == [{"alg": "SHA-256", "content": "d" * 64}]
+    assert told(found["nested:ptxas"])["digest"] == "f" * 64
+    assert "/opt" not in bill(nested=NESTED).decode()
 
 
 def test_one_of_several_files_of_a_requirement_is_no_hash_of_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -187,7 +188,7 @@ def test_offline_knows_branches_that_came_along_and_refuses_the_rest(outside: Ou
         with pytest.raises(SourceError) as caught:
             pin(outside, repo, ref)
         assert caught.value.code == "offline-unknown", ref
-        assert caught.value.run == (f"spark-build fetch tiny --ref {ref}",)
+        assert caught.value.run == (f"spark-build fetch tiny --ref {shlex.quote(ref)}",)
 
 
 @pytest.mark.root

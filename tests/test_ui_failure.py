@@ -159,7 +159,8 @@ def test_the_line_for_a_triton_installs_it_next_to_a_torch_that_pins_another(tmp
     with kit.opened(tmp_path / "ours") as house:
         built = kit.publish(house, [kit.wheel(tmp_path, "triton", "2.0+sb20260918120000.g3f9ac1d2ab")])
         index.refresh(house)
-        plain, comment = install_line(built, index.index_url(house)).splitlines()
+        url, pinned_by = index.index_url(house), {built[0].output: ("torch",)}
+        plain, comment = install_line(built, url, pinned_by=pinned_by).splitlines()
     assert comment.startswith("# ")
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "-q", tmp_path / "venv"], check=True)

@@ -9,12 +9,13 @@ import pytest
 
 from builder.cli.main import build_parser
 from builder.cli.request import pairs
-from builder.inputs import Change, diff
+from builder.inputs import Change, Inputs, diff
 from builder.plan import Step
 from builder.stages import PullDiff, Request, Submodule
 from builder.ui import plan as shown
 from builder.ui.reasons import grouped, reasons, short
-from tests.ui_kit import FINGERPRINT, NOON, OLDER, pin, plan, stored
+from tests.base_kit import NESTED
+from tests.ui_kit import DOCUMENT, FINGERPRINT, NOON, OLDER, pin, plan, stored
 
 if TYPE_CHECKING:
     from builder.digest import Json
@@ -40,6 +41,25 @@ def test_a_first_build() -> None:
         "  wheelhouse /w (configuration)",
         "  Run: spark-build recipe tiny",
     ]
+
+
+def test_what_goes_in_beside_the_source_and_what_the_recipe_advises() -> None:
+    document: dict[str, Json] = {**DOCUMENT, "arch": ["12.0f"], "patches": [{"id": "drop-fa3", "sha256": "0"}]}
+    made = replace(
+        plan(),
+        inputs=Inputs(document=document, fingerprint=FINGERPRINT),
+        nested=NESTED,
+        lacking=("llvm",),
+        retired=("old: the source has it already",),
+        advice=(("a wheel is published", "uv pip install x"),),
+    )
+    told = lines(made)
+    assert "  arch       12.1a, which this project builds as 12.0f" in told
+    assert "  patches    drop-fa3" in told
+    assert "             ▲ patch old: the source has it already" in told
+    assert "  nested     4 sources that the tree pulls in, each pinned" in told
+    assert "             not at hand: llvm" in told
+    assert told[-2:] == ["  ▲ a wheel is published", "    Run: uv pip install x"]
 
 
 def test_a_rebuild_names_its_reasons_and_the_estimate() -> None:
@@ -170,6 +190,16 @@ SOURCE: dict[str, Json] = {"kind": "git", "tree": "git:" + "a" * 40, "time": 1, 
             {"source": {"submodules": [{"path": "x.y", "url": "u", "commit": "a" * 40}]}},
             {"source": {"submodules": [{"path": "x.y", "url": "u", "commit": "b" * 40}]}},
             ["submodule x.y aaaaaaaaaa → bbbbbbbbbb"],
+        ),
+        (
+            {"nested": [{"id": "x.y", "commit": "a" * 40}, {"id": "gone", "tree": "t"}]},
+            {"nested": [{"id": "x.y", "commit": "b" * 40}, {"id": "new", "tree": "t"}]},
+            ["nested source gone removed", "nested source new added", "nested source x.y aaaaaaaaaa → bbbbbbbbbb"],
+        ),
+        (
+            {"nested": [{"id": "llvm", "tree": "sha256:" + "a" * 64, "url": "u"}, {"id": "o", "replaced": "a"}]},
+            {"nested": [{"id": "llvm", "replaced": "d"}, {"id": "o", "tree": "sha256:" + "a" * 64}]},
+            ["nested source llvm has another in its place", "nested source o is the pinned one again"],
         ),
         (
             {"patches": [{"id": "one", "sha256": "a"}, {"id": "two", "sha256": "b"}]},

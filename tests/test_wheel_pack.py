@@ -158,6 +158,30 @@ def test_exact_pins_on_siblings_follow(tmp_path: Path, old: str, new: str) -> No
     assert relabelled(tmp_path, text.encode(), {"sib": "1.0+x"}).decode().split("Requires-Dist: ")[1] == f"{new}\n"
 
 
+@pytest.mark.parametrize(
+    ("asked", "built", "wanted"),
+    [
+        (
+            ["torch==2.14.0", "torchvision==0.29.0 ; extra == 'v'", "TorchAudio (==2.14.0)", "torch-c-dlpack-ext==1"],
+            "2.11.0+cu130",
+            ["torch==2.11.0+cu130", "torchvision; extra == 'v'", "TorchAudio", "torch-c-dlpack-ext==1"],
+        ),
+        (["torch [opt] >= 2.12; extra == 'x'"], "2.11.0", ["torch [opt]==2.11.0; extra == 'x'"]),
+        # what allows the torch of the build stays as the project wrote it
+        (["torch==2.14.0", "torchvision==0.29.0"], "2.14.0+cu130", ["torch==2.14.0", "torchvision==0.29.0"]),
+        (["torch>=2.6"], "2.11.0a0+nv25", ["torch>=2.6"]),
+        (["torchvision==0.29.0"], "2.11.0", ["torchvision==0.29.0"]),
+        (["torch @ https://example.invalid/torch.whl"], "2.11.0", ["torch @ https://example.invalid/torch.whl"]),
+    ],
+)
+def test_metadata_asks_for_the_torch_of_the_build(
+    tmp_path: Path, asked: list[str], built: str, wanted: list[str]
+) -> None:
+    text = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n" + "".join(f"Requires-Dist: {one}\n" for one in asked)
+    made = finish(raw(tmp_path, metadata=text.encode()), dest=tmp_path / "out", torch=built)
+    assert metadata(made.path).decode().strip().split("\nRequires-Dist: ")[1:] == wanted
+
+
 # --- the version module
 
 

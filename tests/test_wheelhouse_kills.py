@@ -18,7 +18,7 @@ from tests import wheelhouse_kit as kit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPERATIONS = ["publish", "replace", "remove", "remember", "reindex"]
+OPERATIONS = ["publish", "replace", "remove", "promote", "remember", "reindex"]
 
 
 @pytest.fixture

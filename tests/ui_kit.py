@@ -15,6 +15,8 @@ from builder.ui.plain import Plain
 from builder.ui.style import Style
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from builder.digest import Json
 
 NOON = 1_790_000_000.0
@@ -74,6 +76,10 @@ def pin(**more: object) -> Pin:
     return Pin(**{**values, **more})  # type: ignore[arg-type]
 
 
+#: As much of an inputs document as screens look at.
+DOCUMENT: Mapping[str, Json] = {"name": "tiny", "target": {"arch": "12.1a"}, "arch": ["12.1a"], "patches": []}
+
+
 def plan(
     *,
     steps: tuple[Step, ...] = (Step(output="tiny", decision="miss"),),
@@ -84,7 +90,7 @@ def plan(
 ) -> Plan:
     return Plan(
         recipe="tiny",
-        inputs=Inputs(document={"name": "tiny"}, fingerprint=FINGERPRINT),
+        inputs=Inputs(document=DOCUMENT, fingerprint=FINGERPRINT),
         pin=source or pin(),
         host=Host(
             machine="aarch64",

@@ -109,6 +109,7 @@ def finish(
     epoch: int = 1_700_000_001,
     extra_files: Mapping[str, bytes] | None = None,
     expected: str | None = None,
+    torch: str | None = None,
 ) -> Wheel:
     expected = expected or path.name.split("-")[0]
     return pack.finish(
@@ -123,6 +124,7 @@ def finish(
         expected=expected,
         env=dict(os.environ),
         scratch=dest / "scratch",
+        torch=torch,
     )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.digest import canonical_json, sha256_file, sha256_json
 from builder.wheel import label, read
-from builder.wheelhouse import Wheelhouse
+from builder.wheelhouse import Wheelhouse, channel
 from builder.wheelhouse.publish import Filing, sidecar, signature
 from builder.wheelhouse.publish import publish as publish_wheels
 
@@ -217,10 +217,11 @@ def kill_at_every_line(place: str, operation: str, parts: str, part: str) -> Non
 
 def _prepare(root: Path, operation: str) -> set[str]:
     with opened(root / "house") as house:
-        if operation in {"remove", "reindex", "replace"}:
+        if operation in {"remove", "reindex", "replace", "promote"}:
             publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"}, sign=seal)
             house.remember("lock", "k", {"a": 1})
             house.first_planned("e" * 64)
+            channel.promote(house, "team/old", house.list_wheels())
         if operation == "replace":
             house.get("two-1.0-py3-none-any.whl").path.unlink()
         return {one.filename for one in house.list_wheels()}
@@ -238,6 +239,9 @@ def _operate(root: Path, operation: str) -> None:
                 publish(
                     house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"}, sign=seal
                 )
+            case "promote":
+                channel.promote(house, "team/new", tuple(reversed(house.list_wheels())))
+                channel.promote(house, "team/old", [house.get("two-1.0-py3-none-any.whl")])
             case "remove":
                 house.remove(house.get("one-1.0-py3-none-any.whl"))
             case "remember":

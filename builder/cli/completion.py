@@ -20,7 +20,11 @@ examples:
 
 #: The commands whose NAME is a recipe's.
 TAKE_RECIPES = frozenset(
-    f"spark-build {name}" for name in ("recipe", "plan", "why", "fetch", "recipes show", "recipes lint")
+    f"spark-build {name}"
+    for name in (
+        *("recipe", "plan", "why", "fetch", "recipes show", "recipes lint"),
+        *("patch status", "patch new", "patch save", "patch refresh"),
+    )
 )
 
 #: Prints the names of recipes; the completion scripts run it at each keystroke.

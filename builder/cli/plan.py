@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.cli.recipe import show_plans
-from builder.cli.request import add_progress, add_request, requests
+from builder.cli.request import add_lock, add_progress, add_request, held, requests
 from builder.cli.session import opened
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
     parser.epilog = EXAMPLES
     add_request(parser)
+    add_lock(parser)
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     add_progress(parser)
 
@@ -35,4 +36,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     with opened(args, app) as world:
         from builder.pipeline.evaluate import evaluate_all  # noqa: PLC0415  # after the arguments were found good
 
-        return show_plans(evaluate_all(asked, world), world, app, as_json=args.json)
+        wanted, inside, look = held(asked, world, args)
+        evaluations = evaluate_all(wanted, inside, purpose="plan")
+        look(evaluations)
+        return show_plans(evaluations, inside, app, as_json=args.json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.cli.request import add_progress, add_request, requests
+from builder.cli.request import add_lock, add_progress, add_request, held, requests
 from builder.cli.session import opened
 from builder.errors import FOUND_WORK, HostError, SparkError
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from builder.cli.app import App
+    from builder.digest import Json
     from builder.pipeline.evaluate import Evaluation
     from builder.pipeline.world import World
     from builder.stages import Stored
@@ -23,6 +24,7 @@ examples:
   spark-build recipe triton --ref main --plan       what main is now, and what would be built
   spark-build recipe flashinfer --source ~/src/fi   a folder as it is
   spark-build recipe flashinfer --set build.env.X=1 the recipe, changed for this once
+  spark-build recipe triton --locked                what `spark-build lock triton --ref main` wrote down
 
 Wheel paths go to stdout, one a line; everything else to stderr."""
 
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
     parser.epilog = EXAMPLES
     add_request(parser)
+    add_lock(parser)
     parser.add_argument(
         "--plan", action="store_true", help="stop after the plan; exit 10 when something would be built"
     )
@@ -54,13 +57,15 @@ def run(args: argparse.Namespace, app: App) -> int:
         from builder.pipeline.evaluate import evaluate_all  # noqa: PLC0415  # after the arguments were found good
 
         failed: list[SparkError] | None = [] if args.keep_going else None
-        evaluations = evaluate_all(asked, world, failed=failed)
+        wanted, inside, look = held(asked, world, args)
+        evaluations = evaluate_all(wanted, inside, purpose="plan" if args.plan else "build", failed=failed)
+        look(evaluations)
         if args.plan:
-            code = show_plans(evaluations, world, app, as_json=args.json)
+            code = show_plans(evaluations, inside, app, as_json=args.json)
             if failed:
                 raise failed[0]
             return code
-        return build_all(evaluations, world, app, failed or [])
+        return build_all(evaluations, inside, app, failed or [])
 
 
 def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, as_json: bool) -> int:
@@ -78,8 +83,22 @@ def show_plans(evaluations: tuple[Evaluation, ...], world: World, app: App, *, a
                 now=world.clock(),
                 request=one.request,
             ):
-                app.print(line)
+                app.print(_to_type(line, app.args))
     return FOUND_WORK if any(one.plan.misses for one in evaluations) else 0
+
+
+def _to_type(line: str, args: argparse.Namespace) -> str:
+    """Return a plan's line; the command to type next is one for the stack where that was asked for, and has its lock."""
+    if not line.startswith("  Run: spark-build recipe "):
+        return line
+    import shlex  # noqa: PLC0415
+
+    words = (
+        ["spark-build", "stack", args.file] if args.command == "stack" else shlex.split(line.removeprefix("  Run: "))
+    )
+    words += [flag for flag in ("--locked", "--frozen") if getattr(args, flag[2:], False)]
+    words += ["--lock", args.lock] if getattr(args, "lock", None) else []
+    return f"  Run: {shlex.join(words)}"
 
 
 def build_all(evaluations: tuple[Evaluation, ...], world: World, app: App, failed: list[SparkError]) -> int:
@@ -96,7 +115,7 @@ def build_all(evaluations: tuple[Evaluation, ...], world: World, app: App, faile
             continue
         try:
             if one.plan.misses:
-                wheels.append((*_build_one(one, world), False))
+                wheels.append((*build_one(one, world), False))
             else:
                 proof.renew(one, world, one.plan.hits)
                 wheels.append((one, one.plan.hits, True))
@@ -107,14 +126,14 @@ def build_all(evaluations: tuple[Evaluation, ...], world: World, app: App, faile
             bad.add(one.plan.recipe)
             text = f"{one.plan.recipe}: {error.summary} ({error.code}); going on with the others"
             world.sink.emit(Note(level="warning", text=text))
-    _mend_index(world)
+    mend_index(world)
     _print(wheels, world.house, app)
     if failed:
         raise failed[0]
     return 0
 
 
-def _mend_index(world: World) -> None:
+def mend_index(world: World) -> None:
     """Let the index list what a killed run had filed and not yet listed; where it can't be written, a hit is still one."""
     from builder.events import Note  # noqa: PLC0415
     from builder.index import refresh  # noqa: PLC0415  # after the arguments were found good
@@ -125,8 +144,9 @@ def _mend_index(world: World) -> None:
         world.sink.emit(Note(level="warning", text=f"the index is behind: {error.summary}"))
 
 
-def _build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored, ...]]:
-    from builder.events import PlanMade  # noqa: PLC0415  # not needed for a hit
+def build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored, ...]]:
+    """Tell the plan and build what it misses; see `pipeline.build.build`."""
+    from builder.events import Note, PlanMade  # noqa: PLC0415  # not needed for a hit
     from builder.pipeline.build import build  # noqa: PLC0415
     from builder.ui.plan import plan_reasons  # noqa: PLC0415
 
@@ -142,38 +162,40 @@ def _build_one(one: Evaluation, world: World) -> tuple[Evaluation, tuple[Stored,
             estimate_s=plan.estimate_s,
         )
     )
+    for text, run in plan.advice:
+        world.sink.emit(Note(level="info", text=f"{plan.recipe}: {text}{run and f': {run}'}"))
     return build(one, world)
+
+
+def row(one: Evaluation, wheel: Stored, *, cached: bool) -> dict[str, Json]:
+    """Return what ``--json`` tells of a wheel; `cached` is whether it was there."""
+    return {
+        "recipe": one.plan.recipe,
+        "output": wheel.output,
+        "project": wheel.project,
+        "wheel_version": wheel.version,
+        "path": str(wheel.path),
+        "sha256": wheel.sha256,
+        "size": wheel.size,
+        "fingerprint": wheel.fingerprint,
+        "commit": one.plan.pin.commit,
+        "cached": cached,
+    }
 
 
 def _print(wheels: list[tuple[Evaluation, tuple[Stored, ...], bool]], house: Wheelhouse, app: App) -> None:
     if app.args.json:
         app.print_json(
-            {
-                "wheels": [
-                    {
-                        "recipe": one.plan.recipe,
-                        "output": wheel.output,
-                        "project": wheel.project,
-                        "wheel_version": wheel.version,
-                        "path": str(wheel.path),
-                        "sha256": wheel.sha256,
-                        "size": wheel.size,
-                        "fingerprint": wheel.fingerprint,
-                        "commit": one.plan.pin.commit,
-                        "cached": cached,
-                    }
-                    for one, stored, cached in wheels
-                    for wheel in stored
-                ]
-            }
+            {"wheels": [row(one, wheel, cached=cached) for one, stored, cached in wheels for wheel in stored]}
         )
         return
     for _one, stored, _cached in wheels:
         for wheel in stored:
             app.print(str(wheel.path))
-    for _one, stored, cached in wheels:
+    for one, stored, cached in wheels:
         if not cached and app.args.progress != "quiet":
             from builder.index import index_url  # noqa: PLC0415  # not needed for a hit
             from builder.ui.install import install_line  # noqa: PLC0415
 
-            app.stderr.write(install_line(stored, index_url(house)) + "\n")
+            pinned_by = {output.name: output.pinned_by for output in one.outputs}
+            app.stderr.write(install_line(stored, index_url(house), pinned_by=pinned_by) + "\n")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.cli.request import pairs
+from builder.cli.request import add_variants, pairs, variants
 from builder.errors import RecipeError, UsageError, scrubbed
 from builder.recipe import find
 
@@ -32,12 +32,12 @@ ABOUT = {
     ),
     "show": (
         "one recipe, all layers merged",
-        "The recipe as it is used, as TOML: every layer laid over the one before.",
+        "The recipe as it is used, as TOML: every layer laid over the one before, and the variants that are in.",
         "spark-build recipes show flashinfer --origin --set resources.jobs=4",
     ),
     "lint": (
         "all mistakes in one report",
-        "Reads recipes and tells every mistake. Exit code 2 when there is one.",
+        "Reads recipes, each variant taken in and left out, and tells every mistake. Exit code 2 when there is one.",
         "spark-build recipes lint ./mylib.toml             a file that lies elsewhere",
     ),
     "new": (
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made["show"].add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="lay this over it, too"
     )
+    add_variants(made["show"])
     made["lint"].add_argument("name", nargs="*", metavar="NAME", help="recipes or files (default: every recipe)")
     made["new"].add_argument("name", metavar="NAME", help="lower case words joined by -")
     made["new"].add_argument(
@@ -109,11 +110,13 @@ def _list(args: argparse.Namespace, app: App) -> int:
         return 0
     table = [[str(row["name"]), str(row["default"]), str(row["layer"]), str(row["summary"])] for row in rows]
     widths = [max((len(line[column]) for line in table), default=0) for column in range(3)]
-    for row, line in zip(rows, table, strict=True):
+    for one, row, line in zip(good, rows, table, strict=True):
         start = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
         app.print(f"{start}  {row['summary']}".rstrip())
         outputs = [output["name"] + ("" if output["default"] else " (on request)") for output in _outputs(row)]
         app.print(f"  {' ' * widths[0]}{', '.join(outputs)}")
+        if one.recipe.variant:
+            app.print(f"  {' ' * widths[0]}{_variants(one)}")
     if problems:
         app.stderr.write(f"{len(problems)} mistakes hide other recipes: spark-build recipes lint\n")
     return 0
@@ -125,6 +128,11 @@ def _outputs(row: dict[str, object]) -> list[dict[str, str]]:
     return outputs
 
 
+def _variants(loaded: Loaded) -> str:
+    words = [f"--without {one.id}" if one.default else f"--with {one.id}" for one in loaded.recipe.variant]
+    return ", ".join(words)
+
+
 def _row(loaded: Loaded) -> dict[str, object]:
     recipe, first = loaded.recipe, loaded.recipe.source[0]
     return {
@@ -133,23 +141,25 @@ def _row(loaded: Loaded) -> dict[str, object]:
         "source": first.kind,
         "default": first.version or first.ref or first.path or "",
         "outputs": [{"name": output.name, "default": output.default} for output in recipe.output],
+        "variants": [{"id": one.id, "about": one.about, "default": one.default} for one in recipe.variant],
         "layer": "+".join(dict.fromkeys(layer.word for layer in loaded.layers)),
         "files": [str(layer.file) for layer in loaded.layers],
     }
 
 
 def _show(args: argparse.Namespace, app: App) -> int:
+    from builder.recipe.layers import origin_of  # noqa: PLC0415
     from builder.recipe.load import load  # noqa: PLC0415
     from builder.recipe.render import toml  # noqa: PLC0415
 
-    loaded = load(args.name, _folders(app), settings=pairs(args.settings, "--set"))
+    loaded = load(args.name, _folders(app), settings=pairs(args.settings, "--set"), variants=variants(args))
     if args.json:
         origins = {path: str(origin) for path, origin in loaded.origins.items()}
         files = [str(layer.file) for layer in loaded.layers if layer.file]
-        app.print_json({"recipe": dict(loaded.raw), "files": files, "origins": origins})
+        shown = {"recipe": dict(loaded.raw), "variants": list(loaded.variants), "files": files, "origins": origins}
+        app.print_json(shown)
         return 0
-    comment = loaded.origins.get if args.origin else lambda _path: None
-    app.stdout.write(toml(loaded.raw, lambda path: None if (found := comment(path)) is None else str(found)))
+    app.stdout.write(toml(loaded.raw, lambda path: str(origin_of(path, loaded.origins)) if args.origin else None))
     return 0
 
 

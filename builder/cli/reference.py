@@ -1,7 +1,7 @@
 """docs/cli.md, generated from the argument parsers; and the one command that writes every generated page.
 
-``python -m builder.cli.reference`` rewrites docs/cli.md, docs/findings.md, docs/recipes.md and docs/recipe.schema.json of a
-source checkout.
+``python -m builder.cli.reference`` rewrites docs/cli.md, docs/failures.md, docs/findings.md, docs/recipe-reference.md and
+docs/recipe.schema.json of a source checkout.
 """
 
 from __future__ import annotations
@@ -42,18 +42,17 @@ is an error.
 """
 
 
-def pages(docs: Path) -> dict[str, str]:
-    """Return every generated page by its name in `docs`."""
+def pages() -> dict[str, str]:
+    """Return every generated page by its name in docs/."""
     from builder.cli import findings  # noqa: PLC0415
     from builder.executor import failures  # noqa: PLC0415
     from builder.recipe import reference  # noqa: PLC0415  # completion needs only `children`
 
-    recipes = reference.page((docs / "recipes.md").read_text(encoding="utf-8"))
     return {
         "cli.md": page(),
         "failures.md": failures.page(),
         "findings.md": findings.page(),
-        "recipes.md": recipes,
+        "recipe-reference.md": reference.page(),
         "recipe.schema.json": reference.schema_text(),
     }
 
@@ -124,6 +123,6 @@ def _meaning(action: argparse.Action) -> str:
 
 if __name__ == "__main__":
     docs = Path(__file__).resolve().parents[2] / "docs"
-    for file, text in pages(docs).items():
+    for file, text in pages().items():
         (docs / file).write_text(text, encoding="utf-8")
         sys.stdout.write(f"docs/{file}\n")

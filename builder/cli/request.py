@@ -7,25 +7,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
-from builder.recipe.units import parse_bytes
+from builder.recipe.units import ARCH, parse_bytes
 from builder.stages import Request
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from builder.cli.app import App
+    from builder.pipeline.evaluate import Evaluation
+    from builder.pipeline.world import World
 
-__all__ = ["add_progress", "add_request", "pairs", "requests"]
+__all__ = [
+    "add_how",
+    "add_lock",
+    "add_progress",
+    "add_request",
+    "add_target",
+    "add_variants",
+    "held",
+    "nameless",
+    "pairs",
+    "requests",
+    "variants",
+]
 
-#: What CUDA's and torch's lists of architectures hold, one or several.
-_ONE = r"\d{1,2}\.\d[af]?(\+PTX)?"
-_ARCH = re.compile(rf"{_ONE}([;, ]+{_ONE})*")
 
-
-def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
+def add_request(parser: argparse.ArgumentParser, *, several: bool = True, optional: bool = False) -> None:
     """Declare recipe names and everything that chooses source, target and inputs."""
-    if several:
+    if optional:
+        parser.add_argument("name", nargs="*", metavar="NAME", help="recipes, or a stack file")
+    elif several:
         parser.add_argument("name", nargs="+", metavar="NAME", help="recipes, as `spark-build recipes list` shows them")
     else:
         parser.add_argument("name", nargs=1, metavar="NAME", help="a recipe")
@@ -49,13 +61,7 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> Non
         metavar="NAME",
         help="one output instead of the default ones; may be repeated; `all` for all",
     )
-    target = parser.add_argument_group("what for")
-    target.add_argument("--python", metavar="P", help="the interpreter that wheels are built for: a path or 3.12")
-    target.add_argument("--arch", metavar="A", help="the GPU architecture in the user's words (default: 12.1a, a GB10)")
-    target.add_argument(
-        "--torch", metavar="T", help="`existing` (that of --python), an interpreter's path, or a version"
-    )
-    target.add_argument("--cuda", metavar="C", help="a toolkit: path or version")
+    add_target(parser)
     change = parser.add_argument_group("changes to the recipe")
     change.add_argument(
         "--set",
@@ -72,6 +78,23 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> Non
         metavar="KEY=VALUE",
         help="a variable of the build step; counts in the fingerprint and is kept with the wheel: no secrets",
     )
+    add_variants(change)
+    add_how(parser)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Declare what is built for."""
+    target = parser.add_argument_group("what for")
+    target.add_argument("--python", metavar="P", help="the interpreter that wheels are built for: a path or 3.12")
+    target.add_argument("--arch", metavar="A", help="the GPU architecture in the user's words (default: 12.1a, a GB10)")
+    target.add_argument(
+        "--torch", metavar="T", help="`existing` (that of --python), an interpreter's path, or a version"
+    )
+    target.add_argument("--cuda", metavar="C", help="a toolkit: path or version")
+
+
+def add_how(parser: argparse.ArgumentParser) -> None:
+    """Declare how it is built."""
     how = parser.add_argument_group("how")
     how.add_argument(
         "-j", "--jobs", type=int, metavar="N", help="at most so many compilers at once (default: the cores)"
@@ -100,8 +123,42 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = True) -> Non
     how.add_argument(
         "--offline", action="store_true", help="never use the network; take what is at hand and say how old it is"
     )
-    how.add_argument("--relock", action="store_true", help="resolve build requirements again")
+    how.add_argument(
+        "--relock",
+        action="store_true",
+        help="resolve build requirements again, ask again where nested tags and branches are, and take what changed of "
+        "archives that were trusted at their first fetch",
+    )
     how.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_variants(parser: argparse._ActionsContainer) -> None:
+    """Declare which variants are taken in and left out."""
+    for flag, dest, text in (
+        ("--with", "taken", "take in a variant of the recipe, as `spark-build recipes show NAME` shows them"),
+        ("--without", "left", "leave out a variant that is in by default"),
+    ):
+        parser.add_argument(flag, dest=dest, action="append", default=[], metavar="ID", help=f"{text}; may be repeated")
+
+
+def variants(args: argparse.Namespace) -> dict[str, bool]:
+    """Return what ``--with`` and ``--without`` say; raise UsageError where both name the same."""
+    if both := sorted(set(args.taken) & set(args.left)):
+        raise UsageError("variant-twice", f"--with and --without both name {both[0]}; give one of them")
+    return dict.fromkeys(args.taken, True) | dict.fromkeys(args.left, False)
+
+
+def add_lock(parser: argparse.ArgumentParser) -> None:
+    """Declare how a request is held to a lock."""
+    group = parser.add_argument_group("from a lock")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--locked",
+        action="store_true",
+        help="what spark-build.lock holds; refused where the lock is for something else",
+    )
+    either.add_argument("--frozen", action="store_true", help="the same, without a look at what has changed since")
+    group.add_argument("--lock", metavar="FILE", help="another lock (default: spark-build.lock in this folder)")
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +191,7 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
     for flag, value in {**single, "--python": args.python, "--arch": args.arch, "--torch": args.torch}.items():
         if value is not None and not str(value).strip():  # an unset variable in a script: never the default instead
             raise UsageError("usage", f"{flag} is empty")
-    if args.arch and not _ARCH.fullmatch(args.arch):
+    if args.arch and not ARCH.fullmatch(args.arch):
         cause = "wanted capabilities with one digit behind the dot, such as 12.1a or 12.0f"
         raise UsageError("arch-unknown", f"--arch {args.arch} is no architecture", cause=cause)
     used = [flag for flag, value in single.items() if value]
@@ -169,9 +226,49 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
             relock=args.relock,
             force=force,
             isolation=args.isolation,
+            variants=variants(args),
         )
         for name in dict.fromkeys(args.name)
     )
+
+
+def nameless(args: argparse.Namespace, app: App) -> Request:
+    """Return a request with the words of arguments that name no recipe, or don't declare all words of one."""
+    import argparse  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(add_help=False)
+    add_request(parser)
+    words = vars(parser.parse_args(["-"]))
+    words |= {key: value for key, value in vars(args).items() if key in words and key != "name"}
+    return requests(argparse.Namespace(**words), app)[0]
+
+
+def held(
+    asked: Sequence[Request], world: World, args: argparse.Namespace
+) -> tuple[Sequence[Request], World, Callable[[Sequence[Evaluation]], None]]:
+    """Return requests held to the lock that the arguments name, their world, and what looks at evaluations afterwards.
+
+    Without ``--locked`` and ``--frozen`` they come back as they are. Raises UsageError ``lock-missing``, ``lock-stale``,
+    ``lock-damaged``, ``lock-schema``, or ``usage`` where the arguments don't fit together.
+    """
+    if not (args.locked or args.frozen):
+        if args.lock:
+            raise UsageError("usage", f"--lock {args.lock}: wanted --locked or --frozen with it")
+        return asked, world, lambda _evaluations: None
+    if any(one.relock for one in asked):
+        text = "--relock asks again for what a lock holds"
+        raise UsageError("usage", text, run=("spark-build lock --relock",))
+    from builder import lockfile  # noqa: PLC0415  # few have one
+    from builder.pipeline import locking  # noqa: PLC0415
+
+    path = world.cwd / (args.lock or lockfile.NAME)
+    asked, world, lock = locking.hold(asked, world, path, frozen=args.frozen)
+
+    def look(evaluations: Sequence[Evaluation]) -> None:
+        if args.locked:
+            locking.require(evaluations, lock, world, path)
+
+    return asked, world, look
 
 
 def _size(word: str | None, flag: str) -> int | None:

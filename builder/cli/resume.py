@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from builder.values import replace
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from builder.cli.app import App
@@ -51,25 +52,71 @@ def run(args: argparse.Namespace, app: App) -> int:
 
         return detached(app)
     from builder.cli import recipe  # noqa: PLC0415
-    from builder.cli.request import requests  # noqa: PLC0415
-    from builder.cli.session import opened  # noqa: PLC0415
     from builder.pipeline import again, builds  # noqa: PLC0415
 
-    wheelhouse = app.config().wheelhouse
-    one = _choose(builds.attempts(wheelhouse), args.ref)
+    one = _choose(builds.attempts(app.config().wheelhouse), args.ref)
     asked = again.read(one.logs)
+    with _evaluated(one, asked, args, app) as (world, old, evaluations):
+        assert asked is not None  # noqa: S101  # it was required
+        _tell(one, asked, world)
+        # What is kept with this attempt is what is built, so that it can be resumed, too.
+        return recipe.build_all(evaluations, replace(world, words=asked.words), old, [])
+
+
+@contextlib.contextmanager
+def _evaluated(
+    one: Attempt, asked: Asked | None, args: argparse.Namespace, app: App
+) -> Iterator[tuple[World, App, tuple[Evaluation, ...]]]:
+    """Give the world in which `one` was asked for, and what it was about; raise UsageError where that is another by now."""
+    from builder.cli.request import requests  # noqa: PLC0415
+    from builder.cli.session import opened  # noqa: PLC0415
+
     _require(one, asked)
     assert asked is not None  # noqa: S101  # it was required
-    old = replace(app, cwd=asked.cwd, args=_arguments(one, asked, args, wheelhouse))
+    old = replace(app, cwd=asked.cwd, args=_arguments(one, asked, args, app.config().wheelhouse))
     (request,) = requests(old.args, old)
     with opened(old.args, old) as world:
         from builder.pipeline.evaluate import evaluate_all  # noqa: PLC0415
 
         evaluations = evaluate_all((request,), world)
         _require_same(one, evaluations, asked)
-        _tell(one, asked, world)
-        # What is kept with this attempt is what is built, so that it can be resumed, too.
-        return recipe.build_all(evaluations, replace(world, words=asked.words), old, [])
+        yield world, old, evaluations
+
+
+def kept(app: App, word: str | None) -> Attempt:
+    """Return the newest attempt whose build tree is kept: of the recipe `word`, or the one that the REF `word` means.
+
+    Raises UsageError where there is none, or another process builds in that tree.
+    """
+    from builder.pipeline import builds  # noqa: PLC0415
+
+    found = builds.attempts(app.config().wheelhouse)
+    trees = [one for one in found if (one.logs.parent.parent / "state" / "patch").exists()]
+    mine = [one for one in trees if one.recipe == word]
+    if not mine and word in {one.recipe for one in found}:
+        raise UsageError(
+            "tree-gone",
+            f"no build tree of {word} is kept",
+            cause="a build that comes to its end leaves its logs alone",
+            help="a build that fails or is stopped keeps its tree; for a tree to edit: patch new",
+            run=(f"spark-build recipe {word}", f"spark-build patch new {word} ID"),
+        )
+    one = mine[0] if mine else builds.choose(trees, word)
+    if one.outcome == "running":
+        text = f"{one.recipe} {one.fingerprint[:10]} is being built by another process"
+        raise UsageError("runs-already", text, run=(f"spark-build attach {one.fingerprint[:10]}",))
+    return one
+
+
+@contextlib.contextmanager
+def reopened(one: Attempt, args: argparse.Namespace, app: App) -> Iterator[tuple[World, Evaluation]]:
+    """Give the world in which a kept build was asked for, and its plan. Raises UsageError as resuming it does."""
+    from builder.pipeline import again  # noqa: PLC0415
+
+    for name in ("jobs", "memory", "reserve", "offline"):
+        vars(args).setdefault(name, None)
+    with _evaluated(one, again.read(one.logs), args, app) as (world, _old, evaluations):
+        yield world, next(each for each in evaluations if each.plan.recipe == one.recipe)
 
 
 def _choose(found: Sequence[Attempt], ref: str | None) -> Attempt:
@@ -93,6 +140,10 @@ def _choose(found: Sequence[Attempt], ref: str | None) -> Attempt:
 def _require(one: Attempt, asked: Asked | None) -> None:
     """Raise UsageError where the command line of then or the build tree isn't there any more."""
     what = f"{one.recipe} {one.fingerprint[:10]}"
+    if asked is not None and asked.words[:1] == ("stack",):
+        text = f"attempt {one.attempt} of {what} was made for a stack"
+        again = "give that command again: it goes on where that attempt stopped, and builds the others"
+        raise UsageError("not-kept", text, help=again, run=(_command(asked),))
     if asked is None or "recipe" not in asked.words[:1]:
         raise UsageError(
             "not-kept",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   spark-build wheels list flashinfer-python         its wheels, oldest first
+  spark-build wheels list --channel team/nightly    what was promoted there
   spark-build wheels show 3f9ac1d                   all that is known about one
   spark-build wheels diff 3f9ac1d ~/other/flashinfer_python-0.7.2-py3-none-any.whl
   spark-build wheels verify                         every file against the catalogue
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     listing = verb("list", "one line a wheel: project, version, size, age, recipe, and its state unless published")
     listing.add_argument("project", nargs="?", metavar="PROJECT", help="only this project's")
+    listing.add_argument("--channel", metavar="NAME", help="what this channel lists, in its order")
     listing.add_argument("--all", action="store_true", help="unpublished and quarantined ones, too")
     show = verb("show", "all that is known about one wheel")
     show.add_argument("ref", metavar="REF", help="a wheel")
@@ -138,6 +140,11 @@ def _list(args: argparse.Namespace, app: App) -> int:
     with opened(app) as house:
         project = normalised(args.project) if args.project else None
         found = house.list_wheels(project=project, include_unpublished=args.all)
+        if args.channel:
+            from builder.wheelhouse import channel  # noqa: PLC0415
+
+            known = {wheel.sha256 for wheel in found}
+            found = tuple(wheel for wheel in channel.members(house, args.channel) if wheel.sha256 in known)
         if args.json:
             app.print_json({"wheels": [shown.as_json(wheel) for wheel in found]})
             return 0

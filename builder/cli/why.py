@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         from builder.pipeline.evaluate import evaluate  # noqa: PLC0415
         from builder.ui import plan as shown  # noqa: PLC0415
 
-        plan = evaluate(asked, world).plan
+        plan = evaluate(asked, world, purpose="plan").plan
         document = dict(plan.inputs.document)
         known = [one for one in world.house.known(plan.recipe) if one.fingerprint != plan.inputs.fingerprint]
         if args.against:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildFailed
-from builder.executor import failures
+from builder.executor import failures, network
 from builder.executor.excerpt import error_block, first_error, plain, points_at_source
 from builder.recipe.units import show_bytes
 from builder.values import dataclass
@@ -23,18 +23,9 @@ if TYPE_CHECKING:
 
     from builder.events import UnitEnded
     from builder.executor.failures import Failure
+    from builder.stages import Nested
 
-__all__ = ["Diagnosis", "UnitFacts", "diagnose", "failed", "failed_unit", "failing_step", "reached"]
-
-#: How a program says that it looked for a host and there was no network.
-_REACHED = re.compile(
-    r"(?:Could not resolve host:?|Failed to resolve|unable to access|Temporary failure in name resolution.*?|"
-    r"Failed to establish a new connection.*?|Name or service not known.*?|Network is unreachable.*?|"
-    r"Could not connect to|urlopen error|error sending request for url|Connection error while fetching|"
-    r"failed to fetch|Could not fetch URL|dns error.*?)[\s:('\"]*([a-z]+://[^\s'\")]+|[a-z0-9-]+(?:\.[a-z0-9-]+)+)?",
-    re.IGNORECASE,
-)
-_URL = re.compile(r"\b(?:https?|git|ssh)://[^\s'\"<>)]+")
+__all__ = ["Diagnosis", "UnitFacts", "diagnose", "failed", "failed_unit", "failing_step"]
 
 #: ninja names what could not be made, newer ones with the exit code; make names the target.
 _FAILED = re.compile(r"^FAILED: (?:\[code=(?P<code>-?\d+)\] )?(?P<objects>\S.*)$")
@@ -116,19 +107,22 @@ def failed(  # noqa: PLR0913  # everything that a failure is told by
     ref: str,
     cut_off: bool,
     units: Sequence[UnitEnded] = (),
+    nested: Sequence[Nested] = (),
     catalogue: Path = failures.CATALOGUE,
 ) -> BuildFailed:
     """Return the error for a build of `output` whose `hook` ended with `code` after printing `lines`.
 
-    `units` are the gate's records of this build, `cut_off` is whether it had no network. The error's code is the name of the
-    catalogue's entry, ``network-reached``, or ``build-failed`` where nothing is known. A damaged catalogue costs its
-    help only.
+    `units` are the gate's records of this build, `nested` what it was given back, `cut_off` is whether it had no network.
+    The error's code is the name of the catalogue's entry, ``network-reached``, ``nested-ref``, or ``build-failed`` where
+    nothing is known. A damaged catalogue costs its help only.
     """
     run = (f"spark-build log {ref} --failed",)
     excerpt = first_error(lines)
-    wanted = reached(lines) if cut_off else None
+    wanted = network.reached(lines) if cut_off else None
     if wanted is not None:
-        return _network(output, wanted, excerpt, run)
+        return network.failed(lines, wanted, output=output, excerpt=excerpt, nested=nested, run=run)
+    if other := network.other_ref(lines, output=output, nested=nested, excerpt=excerpt, run=run):
+        return other
     unit = failed_unit(lines, units)
     at = f" at {unit.name}" if unit else ""
     note, known = "", None
@@ -151,17 +145,6 @@ def failed(  # noqa: PLR0913  # everything that a failure is told by
         f"the build of {output} failed in {hook}{at} ({how})",
         cause="\n".join([*excerpt, *_memory(unit, always=False)]),
         help=f"its tree is kept: the same command goes on there{note}",
-        run=run,
-    )
-
-
-def _network(output: str, wanted: str, excerpt: Sequence[str], run: tuple[str, ...]) -> BuildFailed:
-    return BuildFailed(
-        "network-reached",
-        f"the build of {output} reached for the network{f': {wanted}' if wanted else ''}",
-        cause="\n".join(excerpt),
-        help="a build reads only what is pinned: give the file or package to it by the recipe "
-        "(build.requires-add for Python packages, build.env for a switch that turns the download off)",
         run=run,
     )
 
@@ -348,14 +331,3 @@ def _facts(unit: UnitEnded) -> UnitFacts:
         beside=unit.beside,
         code=unit.code,
     )
-
-
-def reached(lines: Sequence[str]) -> str | None:
-    """Return what a build looked for in the network, empty when it doesn't say; None when it didn't look."""
-    for number, line in enumerate(lines):
-        named = _REACHED.search(line)
-        if named:
-            near = " ".join(lines[max(0, number - 3) : number + 2])
-            url = _URL.search(line) or _URL.search(near)
-            return url[0].rstrip(".,;:") if url else named[1] or ""
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from builder import buildenv, proc
+from builder import buildenv, proc, torchguard
 from builder.errors import BuildFailed, HostError
 from builder.events import Printed
 from builder.executor import diagnosis
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from builder.events import Sink, UnitEnded
     from builder.executor.isolation import Isolation
-    from builder.stages import EnvLock, Workspace
+    from builder.stages import EnvLock, Nested, Workspace
 
 __all__ = ["Bench", "build_wheel", "dynamic_requires"]
 
@@ -34,7 +34,8 @@ _FOLDER = ".spark-build"
 class Bench:
     """Where and how the hooks of one output run. `log` gets every line, `heard` too; `timeout_s` bounds one hook call.
 
-    `units` gives the compiler runs that ended so far, for telling what a failed one needed.
+    `units` gives the compiler runs that ended so far, for telling what a failed one needed; `nested` is what the build was
+    given back, for telling which recipe key gives what it reached for.
     """
 
     space: Workspace
@@ -48,6 +49,7 @@ class Bench:
     recipe: str = ""
     heard: Callable[[str], None] = lambda _line: None
     units: Callable[[], Sequence[UnitEnded]] = tuple
+    nested: Sequence[Nested] = ()
     timeout_s: float | None = None
 
     @property
@@ -81,8 +83,8 @@ def _satisfied(requirement: str, held: Mapping[str, str]) -> bool:
 def build_wheel(bench: Bench) -> Built:
     """Return the wheel that the backend leaves in ``dist/<output>``, which is emptied first.
 
-    Raises BuildFailed: ``build-failed`` with the first real error, ``network-reached`` with what it wanted,
-    ``build-timeout``, ``backend-missing``, ``wheel-count`` when it leaves none or several.
+    Raises BuildFailed: ``build-failed`` with the first real error, ``network-reached`` with what it wanted, ``nested-ref``,
+    ``build-timeout``, ``backend-missing``, ``torch-changed``, ``wheel-count`` when it leaves none or several.
     """
     import shutil  # noqa: PLC0415  # not on the hit path
 
@@ -144,7 +146,7 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
         python_executable=str(bench.space.inside / "venv" / bench.output / "bin" / "python"),
     )
     try:
-        return getattr(caller, hook)(**arguments, config_settings=_settings(bench, backend.name, text) or None)
+        made = getattr(caller, hook)(**arguments, config_settings=_settings(bench, backend.name, text) or None)
     except pyproject_hooks.BackendUnavailable as error:
         raise BuildFailed(
             "backend-missing",
@@ -166,6 +168,16 @@ def _call(bench: Bench, hook: str, *, peaks: list[int] | None = None, **argument
             help="resources.build-timeout of the recipe is the bound; what was built so far is kept",
             run=_next(bench),
         ) from error
+    if reason := torchguard.changed(bench.space.venv / bench.output):
+        raise BuildFailed(
+            "torch-changed",
+            f"the build of {bench.output} put another torch into its environment",
+            cause=reason,
+            help="what it made is compiled against a torch that nobody pinned, and isn't published; build.env or a patch of "
+            "the recipe keeps its installer away, --force starts anew",
+            run=(*_next(bench), f"spark-build recipe {bench.recipe} --force"),
+        )
+    return made
 
 
 def _settings(bench: Bench, backend: str, pyproject: bytes | None) -> dict[str, str | list[str]]:
@@ -191,6 +203,7 @@ def _failed(bench: Bench, hook: str, lines: Sequence[str], code: int) -> BuildFa
         ref=bench.space.root.name[:10],
         cut_off=bench.isolation.level != "none",
         units=bench.units(),
+        nested=bench.nested,
     )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "changed",
     "done",
     "finish",
+    "kept",
     "log_of",
     "log_span",
     "mark",
@@ -86,6 +87,12 @@ def open_tree(
     attempt = 1 + max((int(one.name) for one in (root / "logs").iterdir() if one.name.isdigit()), default=0)
     shutil.rmtree(root / "tmp", ignore_errors=True)
     (root / "tmp").mkdir()
+    return kept(builds, fingerprint, recipe, fixed=fixed, attempt=attempt)
+
+
+def kept(builds: Path, fingerprint: str, recipe: str, *, fixed: bool, attempt: int) -> Workspace:
+    """Return the tree of `fingerprint` as it lies there."""
+    root = builds / fingerprint
     return Workspace(root=root, inside=Path("/sb") / recipe if fixed else root, attempt=attempt)
 
 

@@ -48,8 +48,9 @@ def probe(
     if system.clang:
         for tool in _llvm(digests, env):
             found[tool.name] = tool
-    if system.rust and (rust := _rustc(digests, env)):
-        found[rust.name] = rust
+    if system.rust:
+        for tool in _rust(digests, env):
+            found[tool.name] = tool
     for name in system.tools:
         path = programs.find(name, env)
         if path is not None and name not in found:
@@ -141,11 +142,15 @@ def _llvm(digests: Digests, env: Mapping[str, str]) -> Iterator[Tool]:
         yield Tool(name=name, version=plain.version, path=plain.path, digest=combined(parts))
 
 
-def _rustc(digests: Digests, env: Mapping[str, str]) -> Tool | None:
-    """Return rustc; behind rustup's stand-in lies the toolchain that is the default now, so that is what counts."""
+def _rust(digests: Digests, env: Mapping[str, str]) -> Iterator[Tool]:
+    """Yield rustc and cargo.
+
+    Behind rustup's stand-ins lies the toolchain that is the default now: that is what counts, and what is run. In a build,
+    which has a home of its own, a stand-in finds no toolchain.
+    """
     driver = programs.find("rustc", env)
     if driver is None:
-        return None
+        return
     home = Path(env.get("RUSTUP_HOME") or Path(env.get("HOME") or "/") / ".rustup")
     settings = home / "settings.toml"
     chosen = settings.read_text(errors="replace") if settings.is_file() else ""
@@ -153,10 +158,18 @@ def _rustc(digests: Digests, env: Mapping[str, str]) -> Tool | None:
     try:
         root = Path(digests.answer(f"{question} sysroot", lambda: programs.ask([driver, "--print", "sysroot"], env)))
     except HostError:  # rustup without a toolchain: as good as none, and the floors say what to do
-        return None
-    real = root / "bin" / "rustc"
+        return
+    real, cargo = root / "bin" / "rustc", programs.find("cargo", env)
     if not real.is_file():
-        return _plain("rustc", driver, digests, env)
-    plain = _plain("rustc", real, digests, env)
-    parts = [("program", plain.digest or ""), ("lib", digests.tree(root / "lib"))]
-    return Tool(name="rustc", version=plain.version, path=str(driver), digest=combined(parts))
+        yield _plain("rustc", driver, digests, env)
+    else:
+        plain = _plain("rustc", real, digests, env)
+        parts = [("program", plain.digest or ""), ("lib", digests.tree(root / "lib"))]
+        yield Tool(name="rustc", version=plain.version, path=str(_behind(driver, real)), digest=combined(parts))
+    if cargo is not None:
+        yield _plain("cargo", _behind(cargo, root / "bin" / "cargo"), digests, env)
+
+
+def _behind(program: Path, real: Path) -> Path:
+    """Return what `program` runs: `real` where it is rustup's stand-in for that."""
+    return real if real.is_file() and Path(os.path.realpath(program)).name == "rustup" else program

@@ -49,7 +49,8 @@ class Account:
 class Attempt:
     """What every phase gets.
 
-    `accounts` takes what the gate did for each output that was built, `reports` what the audit found, by the wheel's sha256.
+    `accounts` takes what the gate did for each output that was built, `reports` what the audit found, by the wheel's sha256,
+    `given` the variables by which the build finds its nested sources.
     """
 
     one: Evaluation
@@ -59,6 +60,7 @@ class Attempt:
     level: Isolation
     accounts: dict[str, Account] = field(default_factory=dict)
     reports: dict[str, Report] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
 
 
 class Kept:

@@ -6,12 +6,11 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
-from builder import buildenv, events, index, patches, source
+from builder import buildenv, events, index, patches, source, torchguard
 from builder.errors import BuildFailed, Interrupted
 from builder.executor import environment, hooks, isolation, workspace
-from builder.host import floors
+from builder.pipeline import advice, finish, gated, locking, proof, resolve
 from builder.pipeline import evaluate as evaluation
-from builder.pipeline import finish, gated, proof, resolve
 from builder.pipeline.attempt import AskedForMore, phase, recorded
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from builder.pipeline.world import World
     from builder.recipe.model import Output
 
-__all__ = ["build", "make"]
+__all__ = ["bench_of", "build", "environment_of", "give_nested", "make"]
 
 #: How often a backend may ask for more requirements before this is called a loop.
 ROUNDS = 3
@@ -46,8 +45,12 @@ def build(one: Evaluation, world: World) -> tuple[Evaluation, tuple[stages.Store
     """
     for _round in range(ROUNDS):
         try:
-            return one, _build_once(one, world)
+            with advice.exact(one.request, world):
+                return one, _build_once(one, world)
         except AskedForMore:
+            if one.request.locked:
+                wanted = [text for output in one.outputs for text in resolve.dynamic(world, one.lock_keys[output.name])]
+                raise locking.incomplete(one, wanted) from None
             one = evaluation.evaluate(one.request, world)
     summary = f"the backend of {one.plan.recipe} asks for other requirements each time"
     raise BuildFailed("requires-loop", summary, help="name them in build.requires-add of the recipe")
@@ -56,9 +59,12 @@ def build(one: Evaluation, world: World) -> tuple[Evaluation, tuple[stages.Store
 def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
     house, plan = world.house, one.plan
     fingerprint = plan.inputs.fingerprint
-    floors.require(one.loaded.recipe.system, plan.host)
     finish.signer(world)  # a key that can't sign, and a script that isn't there, are told now, not after the build
     proof.scripts(one, world)
+    if one.nested and one.request.offline:  # what is missing is told before anything is laid out
+        from builder.source import nested  # noqa: PLC0415  # few recipes have any
+
+        nested.fetch(one.nested, world.sources(offline=True, recipe=plan.recipe))
     level = isolation.probe(world.env, wanted=world.isolation(one.request.isolation))
     if level.level == "seccomp":
         text = f"no namespaces here ({level.reason}): the network is cut by a filter, the build's path isn't fixed"
@@ -109,6 +115,7 @@ def make(attempt: Attempt, *, name: str | None = None) -> list[stages.Wheel]:
     """
     one = attempt.one
     _prepare_tree(attempt)
+    give_nested(attempt)
     built = []
     for output, lock in zip(one.outputs, one.locks, strict=True):
         built.append(_at_hand(attempt, output) or _build_output(attempt, output, lock))
@@ -156,6 +163,20 @@ def _prepare_tree(attempt: Attempt) -> None:
         workspace.mark(space, "patch")
 
 
+def give_nested(attempt: Attempt) -> None:
+    """Lay what the tree would download where the build looks for it; `attempt.given` gets the variables that say so."""
+    one, space = attempt.one, attempt.space
+    if not one.nested:
+        return
+    from builder.source import given, nested  # noqa: PLC0415  # few recipes have any
+
+    sources = attempt.world.sources(offline=one.request.offline, recipe=one.plan.recipe)
+    with phase(attempt, "fetch") as text:
+        fetched = sum(nested.fetch(one.nested, sources, read=lambda path: (space.src / path).read_bytes()).values())
+        attempt.given.update(given.lay_out(one.nested, space, sources, src=space.src))
+        text.append(f"{len(one.nested)} given, {f'{show_bytes(fetched)} fetched' if fetched else 'all at hand'}")
+
+
 def _lay_out(attempt: Attempt, dest: Path) -> int:
     """Leave the pinned tree at `dest`, without patches, and return how many bytes had to be fetched for it."""
     one = attempt.one
@@ -170,7 +191,7 @@ def _restore_tree(attempt: Attempt, names: Sequence[str]) -> None:
     """Put back what was changed in a kept tree: its wheel goes by the fingerprint of the source as pinned and patched."""
     one, space = attempt.one, attempt.space
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    text = f"src/{names[0]}{more} in the kept tree isn't as it was laid out: put back; --source builds a changed folder"
+    text = f"src/{names[0]}{more} in the kept tree isn't as it was laid out: put back; `patch save` keeps a change"
     attempt.sink.emit(events.Note(level="warning", text=text))
     fresh = space.root / "fresh"
     with phase(attempt, "fetch") as told:
@@ -191,10 +212,10 @@ def _at_hand(attempt: Attempt, output: Output) -> Built | None:
 
 def _build_output(attempt: Attempt, output: Output, lock: stages.EnvLock) -> Built:
     _prepare_environment(attempt, lock)
-    space, env = attempt.space, _environment(attempt, output)
+    space, env = attempt.space, environment_of(attempt, output)
     with phase(attempt, "build", output.name, log=True) as text:
         with workspace.log_span(space, output.name), gated.opened(attempt, output, env) as gate:
-            built = _call_backend(attempt, output, lock, _bench(attempt, output, {**env, **gate.variables}, gate))
+            built = _call_backend(attempt, output, lock, bench_of(attempt, output, {**env, **gate.variables}, gate))
         workspace.unmark(space, "building")
         workspace.mark(space, f"built-{output.name}")
         attempt.accounts[output.name] = account = gated.account(gate, built)
@@ -234,10 +255,12 @@ def _prepare_environment(attempt: Attempt, lock: stages.EnvLock) -> None:
             torch=one.torch,
             recipe=one.plan.recipe,
         )
+        if one.loaded.recipe.system.cuda:
+            torchguard.require_cuda(one.torch, space.venv / lock.output, recipe=one.plan.recipe)
         text.append(f"{len(lock.packages)} packages from the lock")
 
 
-def _environment(attempt: Attempt, output: Output) -> dict[str, str]:
+def environment_of(attempt: Attempt, output: Output) -> dict[str, str]:
     """Return the build's variables, as they are without the gate."""
     one, space, plan = attempt.one, attempt.space, attempt.one.plan
     recipe, version = one.loaded.recipe, one.loaded.recipe.version
@@ -249,7 +272,7 @@ def _environment(attempt: Attempt, output: Output) -> dict[str, str]:
         **one.request.env,
     }
     mirrors = insteadof(attempt.world.sources(offline=True, recipe=plan.recipe))
-    return mirrors | environment.make(
+    made = mirrors | environment.make(
         space,
         output=output.name,
         wanted=wanted,
@@ -259,9 +282,15 @@ def _environment(attempt: Attempt, output: Output) -> dict[str, str]:
         epoch=finish.epoch_of(plan.pin),
         host=plan.host,
     )
+    if not attempt.given:
+        return made
+    from builder.source import given  # noqa: PLC0415  # few recipes have any
+
+    return given.merged(made, attempt.given)
 
 
-def _bench(attempt: Attempt, output: Output, env: Mapping[str, str], gate: Gate) -> hooks.Bench:
+def bench_of(attempt: Attempt, output: Output, env: Mapping[str, str], gate: Gate) -> hooks.Bench:
+    """Return where and how the hooks of one output run."""
     one, space = attempt.one, attempt.space
     limit = one.loaded.recipe.resources.build_timeout
     return hooks.Bench(
@@ -275,6 +304,7 @@ def _bench(attempt: Attempt, output: Output, env: Mapping[str, str], gate: Gate)
         recipe=one.plan.recipe,
         heard=gate.heard,
         units=gate.units,
+        nested=one.nested,
         config_settings=_settings(attempt, output),
         timeout_s=parse_seconds(limit) if limit else None,
     )
@@ -301,4 +331,5 @@ def _values(one: Evaluation, space: stages.Workspace) -> dict[str, str]:
         "label": plan.label,
         "src": str(space.inside / "src"),
         "jobs": str(plan.jobs),
+        "modules": ",".join(one.loaded.recipe.build.modules),
     }

@@ -6,16 +6,17 @@ import contextlib
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from builder import host, inputs, plan, source
+from builder import host, inputs, plan, source, torchguard
 from builder.errors import Interrupted, SparkError, UsageError
 from builder.events import Note, PhaseEnded, PhaseStarted, SourcePinned
-from builder.host import jobs
-from builder.pipeline import resolve
+from builder.host import floors, jobs
+from builder.pipeline import advice, resolve
 from builder.pipeline.resolve import Basis
 from builder.pipeline.select import Facts, choose_source, select_outputs
 from builder.recipe import conditions, find, load
+from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_bytes
 from builder.stages import Request, Target, Torch
 from builder.values import dataclass, replace
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from builder.host import Machine
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded, Output, System
-    from builder.stages import EnvLock, Host, Pin
+    from builder.stages import EnvLock, Host, Nested, Pin
 
-__all__ = ["DEFAULT_ARCH", "Evaluation", "evaluate", "evaluate_all", "told"]
+__all__ = ["DEFAULT_ARCH", "Evaluation", "Purpose", "evaluate", "evaluate_all", "told"]
+
+#: Why something is evaluated. A plan downloads no sources, and a fetch needs no compilers.
+Purpose = Literal["plan", "fetch", "build"]
 
 #: A path in a variable's value, also behind a compiler's flag: ``-I/opt/x``, ``@/opt/flags``.
 _PATH = re.compile(r"(?:-[A-Za-z]+|@)?/*(/[^/].*)")
@@ -59,11 +63,16 @@ class Evaluation:
     lock_keys: Mapping[str, str]
     arch: tuple[str, ...]
     torch: Torch | None
+    nested: tuple[Nested, ...] = ()
     depends: tuple[Evaluation, ...] = ()
 
 
 def evaluate_all(
-    requests: Sequence[Request], world: World, *, failed: list[SparkError] | None = None
+    requests: Sequence[Request],
+    world: World,
+    *,
+    purpose: Purpose = "build",
+    failed: list[SparkError] | None = None,
 ) -> tuple[Evaluation, ...]:
     """Return an evaluation for each request, in an order in which what is built on comes first.
 
@@ -74,7 +83,11 @@ def evaluate_all(
         known: dict[str, Evaluation] = {}
         for request in requests:
             try:
-                done.setdefault(request.recipe, _evaluate(request, world, machine, known))
+                with advice.exact(request, world):
+                    one = _evaluate(request, world, machine, known, purpose)
+                done.setdefault(request.recipe, one)
+                if any(other.below.get(request.recipe) == request for other in requests):
+                    known.setdefault(request.recipe, one)
             except SparkError as error:
                 if failed is None or isinstance(error, Interrupted):
                     raise
@@ -93,29 +106,36 @@ def evaluate_all(
     return tuple(ordered.values())
 
 
-def evaluate(request: Request, world: World) -> Evaluation:
+def evaluate(request: Request, world: World, *, purpose: Purpose = "build") -> Evaluation:
     """Return the plan for `request` and everything that was found out for it.
 
     Raises RecipeError, SourceError, HostError or PatchDrift. Remembers in the wheelhouse what was resolved, so that the
     next evaluation of the same source asks nobody; `--relock` asks again.
     """
-    with host.Machine(env=world.env, cache=world.cache) as machine:
-        return _evaluate(request, world, machine, {})
+    with host.Machine(env=world.env, cache=world.cache) as machine, advice.exact(request, world):
+        return _evaluate(request, world, machine, {}, purpose)
 
 
-def _evaluate(request: Request, world: World, machine: Machine, known: dict[str, Evaluation]) -> Evaluation:
+def _evaluate(
+    request: Request, world: World, machine: Machine, known: dict[str, Evaluation], purpose: Purpose
+) -> Evaluation:
     """Evaluate on `machine`. `known` holds what was built on before, by recipe: all of it is asked for with equal words."""
     folders = find.folders(world.config.recipe_layers)
-    loaded = load.load(request.recipe, folders, settings=request.settings)
+    loaded = load.load(request.recipe, folders, settings=request.settings, stack=world.stack, variants=request.variants)
     recipe = loaded.recipe
-    depends = tuple(_built_on(name, request, world, machine, known) for name in recipe.builds_on)
+    depends = tuple(_built_on(name, request, world, machine, known, purpose) for name in recipe.builds_on)
     sources = world.sources(offline=request.offline, recipe=recipe.name)
     chosen = choose_source(loaded, request)
-    with told(world, "pin", recipe.name):
-        pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
-    world.sink.emit(_pinned(recipe.name, pin, world.clock()))
     with told(world, "host", recipe.name):
         found = machine.probe(_system(loaded, request), python=_python(request, world), cuda=request.cuda)
+    if purpose == "build":  # a compiler that is too old is told before anything is fetched
+        floors.require(recipe.system, found)
+    with told(world, "pin", recipe.name):
+        if request.pinned:
+            pin = source.held(request.pinned, chosen, request)
+        else:
+            pin = source.pin(chosen, request, sources, recipe=recipe.name, base=loaded.path.parent)
+    world.sink.emit(_pinned(recipe.name, pin, world.clock()))
     arch = request.arch or DEFAULT_ARCH
     torch = _torch(loaded, request, found, world)
     facts = Facts(
@@ -126,6 +146,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         torch=torch.version if torch else None,
     )
     outputs = select_outputs(loaded, request, facts)
+    effective = conditions.effective_arch(recipe, facts)  # a refused one asks nobody for nested sources
     basis = Basis(
         loaded=loaded,
         request=request,
@@ -138,7 +159,8 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         provided=tuple(output.name for one in depends for output in one.outputs),
     )
     with told(world, "lock", recipe.name):
-        candidates, applied = resolve.applied(basis, outputs)
+        candidates, applied, said = resolve.applied(basis, outputs)
+        nested = resolve.nested(basis, candidates, machine, bring=purpose != "plan")
         locks, keys = resolve.locks(basis, outputs, candidates)
     target = Target(
         machine=found.machine,
@@ -147,7 +169,6 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         python=found.interpreter.tag,
         glibc=found.libc,
     )
-    effective = conditions.effective_arch(recipe, facts)
     collected = inputs.collect(
         recipe=recipe,
         outputs=[output.name for output in outputs],
@@ -161,8 +182,18 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         env={**world.config.build.get("env", {}), **request.env},
         paths=_named_paths(loaded, request, world, machine),
         builds_on={one.plan.recipe: one.plan.inputs.fingerprint for one in depends},
+        nested=nested,
     )
     made = _plan(basis, collected, [output.name for output in outputs])
+    if said:
+        made = replace(made, retired=said)
+        for text in said if purpose == "build" else ():
+            world.sink.emit(Note(level="warning", text=f"{recipe.name}: patch {text}"))
+    if made.misses:
+        from builder.pipeline import modules  # noqa: PLC0415  # not on the hit path
+
+        listed = modules.lines(loaded, outputs, [one.recipes for one in folders], world.sink)
+        made = replace(made, nested=nested, lacking=_lacking(nested, sources), advice=_advice(basis), modules=listed)
     return Evaluation(
         request=request,
         loaded=loaded,
@@ -173,6 +204,7 @@ def _evaluate(request: Request, world: World, machine: Machine, known: dict[str,
         lock_keys=keys,
         arch=effective,
         torch=torch,
+        nested=nested,
         depends=depends,
     )
 
@@ -212,9 +244,11 @@ def told(world: World, name: PhaseName, recipe: str) -> Iterator[None]:
         world.sink.emit(PhaseEnded(phase=name, output=recipe, status=status, ms=elapsed))
 
 
-def _built_on(name: str, request: Request, world: World, machine: Machine, known: dict[str, Evaluation]) -> Evaluation:
+def _built_on(  # what evaluating it takes
+    name: str, request: Request, world: World, machine: Machine, known: dict[str, Evaluation], purpose: Purpose
+) -> Evaluation:
     if name not in known:
-        wanted = Request(
+        wanted = request.below.get(name) or Request(
             recipe=name,
             python=request.python,
             arch=request.arch,
@@ -225,8 +259,10 @@ def _built_on(name: str, request: Request, world: World, machine: Machine, known
             compile_cache=request.compile_cache,
             offline=request.offline,
             isolation=request.isolation,
+            below=request.below,
         )
-        known[name] = _evaluate(wanted, world, machine, known)
+        with advice.exact(wanted, world):
+            known[name] = _evaluate(wanted, world, machine, known, purpose)
     return known[name]
 
 
@@ -271,6 +307,8 @@ def _torch(loaded: Loaded, request: Request, found: Host, world: World) -> Torch
     torch = buildenv.existing_torch(python, world.env, tag=found.interpreter.tag)
     if torch is None:
         raise UsageError("torch-missing", f"no torch in {python}", run=(f"{python} -m pip install torch",))
+    if loaded.recipe.system.cuda:
+        torchguard.require_cuda(torch, torch.folder or Path(), recipe=loaded.recipe.name)
     return torch
 
 
@@ -295,6 +333,24 @@ def _plan(basis: Basis, collected: inputs.Inputs, names: Sequence[str]) -> plan.
         estimate_s=_estimate(house.root, recipe.name, names) if missing else None,
         disk_bytes=parse_bytes(recipe.resources.disk) if missing else 0,
         force=request.force,
+    )
+
+
+def _lacking(nested: Sequence[Nested], sources: source.Sources) -> tuple[str, ...]:
+    if not nested:
+        return ()
+    from builder.source.nested import missing  # noqa: PLC0415  # few recipes have any
+
+    return tuple(one.id for one in missing(nested, sources))
+
+
+def _advice(basis: Basis) -> tuple[tuple[str, str], ...]:
+    """Return what the recipe has to say about building this, each with the command that does another thing instead."""
+    values = {"version": basis.pin.version or "", "commit": basis.pin.commit or ""}
+    return tuple(
+        (one.text, expand(one.run or "", values))
+        for one in basis.loaded.recipe.about.advice
+        if conditions.holds(one.when, basis.facts)
     )
 
 

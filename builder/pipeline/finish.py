@@ -70,6 +70,7 @@ def _packed(attempt: Attempt, built: Sequence[stages.Built], name: str) -> list[
             expected=item.output,
             env=attempt.world.env,
             scratch=space.root / "tmp",
+            torch=one.torch.version if one.torch and recipe.build.torch_requires == "built" else None,
         )
         for item in built
     ]

@@ -42,7 +42,7 @@ KINDS: dict[Kind, str] = {
     "tree": "build trees",
     "log": "logs of attempts",
     "wheel": "superseded wheels",
-    "archive": "source archives",
+    "archive": "source archives, and crates",
     "mirror": "git mirrors",
     "cache": "caches: uv's of packages, ccache's of compiled objects",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -31,6 +32,7 @@ _UNFINISHED = ("catalog.new.sqlite3*", "catalog.sqlite3.making*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MIRROR = re.compile(r".+-[0-9a-f]{12}\.git")
 _KEY = re.compile(r"[0-9a-f]{32}")
+_MAKING = re.compile(r"\.[0-9a-f]{64}\.making")
 _SCRATCH = re.compile(r"\.(fetch|lock|patches|scratch)-\w+")
 _ASIDE = re.compile(rf"{re.escape(ASIDE)}[0-9a-f]{{16}}")
 _REBUILD = re.compile(r"\.rebuild-[0-9a-f]{64}")
@@ -51,7 +53,7 @@ def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[
         *trees,
         *again,
         *_logs(root),
-        *_sources(sources, kept),
+        *_sources(sources, kept, list((root / "patching").glob("*/*"))),
     )
 
 
@@ -83,12 +85,14 @@ def _scratch(root: Path, sources: Path) -> Iterator[Candidate]:
         *_folders(root / "builds", _SCRATCH),
         *_folders(sources / "files" / ".incoming", _KEY),
         *(path for pattern in _UNFINISHED for path in root.glob(pattern)),
-        *(path for folder in archives for path in folder.glob("*.part")),
+        *(path for folder in archives for end in ("part", "part.mark") for path in folder.glob(f"*.{end}")),
+        *_folders(sources / "crates", _MAKING),
     ]
     for path in left:
         if not path.is_symlink():
             yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path))
-    for folder in (root / "builds", sources, sources / "git", sources / "files", sources / "files" / ".incoming"):
+    places = (sources, *(sources / name for name in ("git", "crates", "files", "files/.incoming")))
+    for folder in (root / "builds", *places):
         for path in _folders(folder, _ASIDE):  # a gc was killed after its decision
             yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path), finished=True)
 
@@ -162,11 +166,11 @@ def _logs(root: Path) -> Iterator[Candidate]:
             )
 
 
-def _sources(sources: Path, trees: list[Path]) -> Iterator[Candidate]:
-    for path in _folders(sources / "files", _SHA256):
+def _sources(sources: Path, trees: list[Path], edited: list[Path]) -> Iterator[Candidate]:
+    for path in (*_folders(sources / "files", _SHA256), *_folders(sources / "crates", _SHA256)):
         yield Candidate(kind="archive", path=path, size=_size(path), used=last_used(path))
     mirrors = _folders(sources / "git", _MIRROR)
-    borrowed = _borrowed(trees) if mirrors else set()
+    borrowed = _borrowed(trees, edited) if mirrors else set()
     for path in mirrors:
         one = Candidate(kind="mirror", path=path, size=_size(path), used=last_used(path))
         lent = "a build tree borrows from it" if os.path.realpath(path) in borrowed else ""
@@ -176,11 +180,11 @@ def _sources(sources: Path, trees: list[Path]) -> Iterator[Candidate]:
         yield replace(one, in_use=_held_now(one))
 
 
-def _borrowed(trees: list[Path]) -> set[str]:
-    """Return the repositories whose objects the work trees in `trees` use (gitrepository-layout(5), alternates)."""
+def _borrowed(trees: list[Path], edited: list[Path]) -> set[str]:
+    """Return the repositories whose objects build trees and trees of patches use (gitrepository-layout(5), alternates)."""
     found: set[str] = set()
-    for tree in trees:
-        for folder, folders, _files in os.walk(tree / "src"):
+    for top in (*(tree / "src" for tree in trees), *edited):
+        for folder, folders, _files in os.walk(top):
             if ".git" in folders:
                 folders.remove(".git")
                 alternates = os.path.join(folder, ".git", "objects", "info", "alternates")  # noqa: PTH118  # a walk
@@ -189,6 +193,10 @@ def _borrowed(trees: list[Path]) -> set[str]:
                         found |= {os.path.realpath(line.rstrip("\n")).removesuffix("/objects") for line in lines}
                 except OSError:
                     continue
+    for tree in trees:
+        with contextlib.suppress(OSError):  # it goes away meanwhile
+            for file in (tree / "deps" / "git").rglob("objects/info/alternates"):  # what the tree pulls in
+                found |= {os.path.realpath(line).removesuffix("/objects") for line in file.read_text().splitlines()}
     return found
 
 

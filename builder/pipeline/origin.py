@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from builder.errors import UsageError, WheelhouseError
+from builder.recipe.layers import Layer
 from builder.stages import EnvLock, Locked, Request
 from builder.values import dataclass
 from builder.wheelhouse import statement
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from builder.stages import Stored
     from builder.wheelhouse import Wheelhouse
 
-__all__ = ["Origin", "choose", "locks", "of", "request"]
+__all__ = ["Origin", "choose", "layer", "locks", "of", "request"]
 
 _LABEL = re.compile(r"\+(sb\d{14}\.g[0-9a-f]{10}(?:r\d+)?)(?:\.|$)")
 
@@ -142,12 +143,19 @@ def request(origin: Origin, *, offline: bool) -> Request:
         torch=asked.get("torch") or (torch.get("version") if torch.get("from") == "index" else None),
         cuda=asked.get("cuda"),
         settings=_at(asked, "settings"),
+        variants=_at(asked, "variants"),
         env=origin.inputs["env"],
         compile_cache=None if origin.cached else "off",
         offline=offline,
         force=True,
         isolation="none" if asked.get("level") == "none" else "auto",
     )
+
+
+def layer(origin: Origin) -> Layer | None:
+    """Return what a stack file said about the recipe, None where the build was of no stack."""
+    tables = _at(origin.asked, "layer")
+    return Layer(word="stack", values=tables) if tables else None
 
 
 def _source(inputs: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

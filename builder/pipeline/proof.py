@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builder.recipe.model import Check
     from builder.stages import Stored, Wheel
 
-__all__ = ["keep", "prove", "renew", "scripts"]
+__all__ = ["keep", "prove", "renew", "scripts", "stamp_of", "target_of"]
 
 #: How many findings an error names; `audit` shows all.
 _SHOWN = 8
@@ -56,7 +56,7 @@ def keep(attempt: Attempt, stored: Sequence[Stored]) -> None:
     """Keep what was found with the wheels as they are stored. A wheel that was stored before has its findings."""
     for wheel in stored:
         if report := attempt.reports.get(wheel.sha256):
-            stamp = _stamp(attempt.one, attempt.world, wheel.output)
+            stamp = stamp_of(attempt.one, attempt.world, wheel.output)
             attempt.world.house.keep_findings(wheel.sha256, stamp, report.as_json())
 
 
@@ -65,7 +65,7 @@ def renew(one: Evaluation, world: World, hits: Sequence[Stored]) -> None:
 
     Raises CheckRefused ``audit-refused``.
     """
-    stamps = {wheel.sha256: _stamp(one, world, wheel.output) for wheel in hits}
+    stamps = {wheel.sha256: stamp_of(one, world, wheel.output) for wheel in hits}
     if all(world.house.findings(sha256, stamp) is not None for sha256, stamp in stamps.items()):
         return
     import tempfile  # noqa: PLC0415  # not on the hit path
@@ -102,7 +102,7 @@ def _judged(  # what is judged, by what, and where it is tried
     """Return the reports on the wheels of one build, each judged beside the others, and tried unless it is refused."""
     from builder.audit import contents, context, expect, report, target  # noqa: PLC0415  # not on the hit path
 
-    capability = target.Capability.parse(_target(one))
+    capability = target.Capability.parse(target_of(one))
     if one.torch and one.torch.folder:
         torch = one.torch.folder / "torch"
     read = [contents.read(wheel.path) for wheel in wheels]
@@ -149,7 +149,7 @@ def _tried(  # which wheel, beside what, and where
         scratch=folder,
         isolation=level,
         scripts=scripts(one, world),
-        target=_target(one),
+        target=target_of(one),
     )
     try:
         return trial.run(contents, _checks(one, output), bench, beside=[*beside, *below])
@@ -172,15 +172,16 @@ def _checks(one: Evaluation, output: str) -> tuple[Check, ...]:
     return checks_of(one.loaded.recipe.check, output)
 
 
-def _target(one: Evaluation) -> str:
+def target_of(one: Evaluation) -> str:
     """Return the capability that wheels are judged for: of several in the user's word for the architecture the last."""
     word = re.split(r"[;, ]+", one.request.arch or DEFAULT_ARCH)[-1]
     return word.removesuffix("+PTX").rstrip("af")
 
 
-def _stamp(one: Evaluation, world: World, output: str) -> str:
+def stamp_of(one: Evaluation, world: World, output: str) -> str:
+    """Return the digest of the rules and checks by which the wheels of an output are judged today."""
     texts = {name: sha256_file(path) for name, path in scripts(one, world).items()}
-    return stamp.of(_checks(one, output), target=_target(one), scripts=texts)
+    return stamp.of(_checks(one, output), target=target_of(one), scripts=texts)
 
 
 def _refuse(reports: Sequence[Report], one: Evaluation, what: str) -> None:
@@ -194,7 +195,7 @@ def _refuse(reports: Sequence[Report], one: Evaluation, what: str) -> None:
     lines = [f"{each.file or name}: {each.found} ({each.id}); {each.why}" for name, each in found]
     more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     words = ["spark-build", "audit", str(refused[0].contents.where), "--recipe", one.plan.recipe]
-    words += ["--target", _target(one)] if one.request.arch else []
+    words += ["--target", target_of(one)] if one.request.arch else []
     words += ["--run"] if any(each.id.startswith("run-") for _name, each in found) else []
     raise CheckRefused(
         "audit-refused",

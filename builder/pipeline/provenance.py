@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from builder.gate.ccache import Statistics
     from builder.gate.tally import Summary
     from builder.pipeline.attempt import Attempt
-    from builder.stages import EnvLock, Host, Pin, Request, Wheel
+    from builder.stages import EnvLock, Host, Nested, Pin, Request, Wheel
 
 __all__ = ["BUILDER", "provenance"]
 
@@ -79,6 +79,7 @@ def _external(attempt: Attempt) -> Json:
     """Return what was asked for, in the words of recipe, site and user."""
     one, pin = attempt.one, attempt.one.plan.pin
     request: Request = one.request
+    layer = attempt.world.stack.get(one.plan.recipe)
     asked = {
         "repo": scrubbed(request.repo) if request.repo else None,
         "pulls": list(request.pulls) or None,
@@ -89,6 +90,8 @@ def _external(attempt: Attempt) -> Json:
         "torch": request.torch,
         "cuda": request.cuda,
         "settings": _told(request.settings) or None,
+        "variants": dict(request.variants) or None,
+        "layer": _within(layer.values) if layer else None,
         "env": _told({**attempt.world.config.build.get("env", {}), **request.env}) or None,
         "isolation": request.isolation,
     }
@@ -112,6 +115,18 @@ def _told(values: Mapping[str, str]) -> dict[str, str]:
     return {name: "***" if is_secret(name) else told(value) for name, value in values.items()}
 
 
+def _within(table: Mapping[str, Any]) -> Json:
+    """Return what a stack file says about a recipe without what is secret."""
+
+    def told(value: Any) -> Any:  # noqa: ANN401  # a TOML value
+        if isinstance(value, list):
+            return [told(one) for one in value]
+        return _within(value) if isinstance(value, dict) else value
+
+    texts = _told({name: value for name, value in table.items() if isinstance(value, str)})
+    return {name: texts.get(name) or told(value) for name, value in table.items()}
+
+
 def _internal(attempt: Attempt) -> Json:
     plan, request = attempt.one.plan, attempt.one.request
     cache = request.compile_cache or attempt.world.config.compile_cache.get("url")
@@ -129,12 +144,26 @@ def _internal(attempt: Attempt) -> Json:
     }
 
 
+def _nested(one: Nested) -> Json:
+    """Return what the tree pulled in under one name; of what was put in its place the bytes are known, and no place."""
+    if one.pin is None:
+        return {"name": f"nested {one.id}", "annotations": {"replaced": one.digest}}
+    if one.kind == "git":
+        return {"name": f"nested {one.id}", "uri": _git(one.pin.url), "digest": {"gitCommit": one.pin.commit or ""}}
+    return {
+        "name": f"nested {one.id}",
+        "uri": scrubbed(one.pin.url),
+        "digest": {"sha256": one.pin.tree.partition(":")[2]},
+    }
+
+
 def _dependencies(attempt: Attempt) -> Iterator[Json]:
     """Yield all that went in: the source with what is nested in it, patches, build requirements, tools, other recipes."""
     document: Mapping[str, Any] = attempt.one.plan.inputs.document
     yield _source(attempt.one.plan.pin)
     for sub in attempt.one.plan.pin.submodules:
         yield {"name": f"submodule {sub.path}", "uri": _git(sub.url), "digest": {"gitCommit": sub.commit}}
+    yield from map(_nested, attempt.one.nested)
     for pull in attempt.one.plan.pin.pulls:
         yield {"name": f"pull request {pull.number}", "digest": {"sha256": pull.sha256}}
     for patch in document["patches"]:  # of the candidates those that the tree lacked

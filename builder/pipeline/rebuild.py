@@ -65,6 +65,8 @@ def rebuild(origin: Origin, world: World, *, offline: bool = False, keep: bool =
     build is kept for a look at it.
     """
     _require_place(origin, world)
+    if layer := origins.layer(origin):
+        world = replace(world, stack={origin.recipe: layer})
     for _round in range(2):
         one = _evaluated(origin, world, offline=offline)
         _require_same(origin, one)

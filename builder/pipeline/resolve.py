@@ -5,25 +5,28 @@ The wheelhouse remembers the answers under everything that they depend on, so th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder import digest
-from builder.inputs import AppliedPatch
+from builder import digest, pinned, source
 from builder.recipe import conditions
+from builder.recipe.nested import TOOLKIT
 from builder.stages import EnvLock, Locked
-from builder.values import dataclass, replace
+from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from builder import patches, source
+    from builder import patches
     from builder.digest import Json
+    from builder.host import Machine
+    from builder.inputs import AppliedPatch
     from builder.pipeline.select import Facts
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded, Output
-    from builder.stages import Host, Pin, Request, Torch
+    from builder.stages import Host, Nested, Pin, Request, Torch
 
-__all__ = ["Basis", "applied", "dynamic", "locks", "remember_dynamic"]
+__all__ = ["Basis", "applied", "dynamic", "locks", "nested", "remember_dynamic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,39 +47,78 @@ class Basis:
     provided: tuple[str, ...] = ()
 
 
-def applied(basis: Basis, outputs: Sequence[Output]) -> tuple[tuple[patches.Candidate, ...], tuple[AppliedPatch, ...]]:
-    """Return the patches to apply, in order; raise PatchDrift for one that applies neither forwards nor backwards.
+def applied(
+    basis: Basis, outputs: Sequence[Output]
+) -> tuple[tuple[patches.Candidate, ...], tuple[AppliedPatch, ...], tuple[str, ...]]:
+    """Return the patches to apply, in order, those as inputs, and a line for each of which something has to be said.
 
-    The tree is one for all `outputs`: a patch that asks for an output applies where one of them matches.
+    Raises PatchDrift for one that fits neither as it is nor by a merge without a conflict.
     """
-    recipe, facts, house = basis.loaded.recipe, basis.facts, basis.world.house
-    if not recipe.patch:
-        return (), ()
-    from builder import patches  # noqa: PLC0415  # few recipes have any
+    if not basis.loaded.recipe.patch:
+        return (), (), ()
+    from builder.pipeline import patching  # noqa: PLC0415  # few recipes have any
 
+    return patching.applied(basis, outputs)
+
+
+def nested(
+    basis: Basis, candidates: Sequence[patches.Candidate], machine: Machine, *, bring: bool
+) -> tuple[Nested, ...]:
+    """Return what the patched tree pulls in, exact; with `bring` archives of which nobody knows a digest are fetched for it.
+
+    Raises RecipeError ``fetch-pin`` where the tree holds no pin, and SourceError as a fetch does.
+    """
+    recipe, house, request = basis.loaded.recipe, basis.world.house, basis.request
+    if not recipe.fetch:
+        return ()
+    facts = {
+        "machine": basis.host.machine,
+        "version": basis.pin.version or "",
+        "commit": basis.pin.commit or "",
+        "cuda": basis.facts.cuda or "",
+    }
+    toolkit = Path(basis.host.cuda.path) if basis.host.cuda else None
     key = digest.sha256_json(
         {
             "pin": basis.pin.identity(),
-            "patches": [[patch.id, patch.sha256, patch.on_upstream, repr(patch.when)] for patch in recipe.patch],
-            "facts": [facts.arch, facts.cuda, facts.torch],
-            "outputs": [output.name for output in outputs],
+            "patches": [one.sha256 for one in candidates],
+            "fetch": repr(recipe.fetch),
+            "facts": [*facts.values(), basis.facts.arch, basis.facts.torch],
+            "paths": {one.path: _put(one.path, toolkit, machine) for one in recipe.fetch if one.path},
+            "known": {name: pin.identity() for name, pin in request.nested.items()},
         }
     )
-    by_id = {
-        patch.id: patches.Candidate(
-            id=patch.id, file=basis.loaded.patches[patch.id], sha256=patch.sha256, on_upstream=patch.on_upstream
-        )
-        for patch in recipe.patch
-    }
-    known = house.recall("patches", key)
-    if known is None:
-        each = [replace(facts, output=output.name) for output in outputs]
-        wanted = [by_id[patch.id] for patch in recipe.patch if any(conditions.holds(patch.when, one) for one in each)]
-        tried = patches.evaluate(wanted, facts.read, scratch=basis.world.builds, env=basis.world.env)
-        known = {"applied": [patch.id for patch in tried.applied], "skipped": list(tried.skipped)}
-        house.remember("patches", key, known)
-    chosen = tuple(by_id[name] for name in known["applied"])
-    return chosen, tuple(AppliedPatch(id=one.id, sha256=one.sha256) for one in chosen)
+    # A login in a URL is remembered nowhere: it is read again for what may have to be fetched.
+    urls = [url for one in recipe.fetch for url in (one.url, *(layout.url for layout in one.layout))]
+    private = any(map(source.private, urls))
+    known = None if request.relock or private else house.recall("nested", key)
+    if known is not None:
+        return tuple(pinned.nested_of(one) for one in known["nested"])
+    from builder.source import nested as sources  # noqa: PLC0415  # not on the hit path
+
+    found = sources.resolve(
+        recipe.fetch,
+        read=_reader(basis, candidates),
+        holds=lambda condition: conditions.holds(condition, basis.facts),
+        facts=facts,
+        sources=basis.sources,
+        digest=machine.digest,
+        known=request.nested,
+        toolkit=toolkit,
+        bring=bring,
+        relock=request.relock,
+        owner=f"{recipe.name} {basis.pin.tree}",
+        held=request.pinned is not None,
+    )
+    if all(one.known for one in found):
+        house.remember("nested", key, {"nested": [pinned.nested_json(one) for one in found]})
+    return found
+
+
+def _put(path: str, toolkit: Path | None, machine: Machine) -> str:
+    """Return the digest of what somebody put in place of a nested source; empty where there is nothing."""
+    place = toolkit / path.removeprefix(TOOLKIT) if path.startswith(TOOLKIT) and toolkit else Path(path)
+    return machine.digest(place) if place.exists() else ""
 
 
 def locks(
@@ -142,7 +184,7 @@ def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidat
 
     build, world = basis.loaded.recipe.build, basis.world
     wanted = buildenv.requires(
-        _patched(_pyproject(output), basis, candidates),
+        _reader(basis, candidates)(_pyproject(output)),
         add=(*build.requires_add, *output.requires_add, *more),
         remove=(*build.requires_remove, *basis.provided),
         torch=basis.torch,
@@ -161,15 +203,27 @@ def _resolve(basis: Basis, output: Output, candidates: Sequence[patches.Candidat
     )
 
 
-def _patched(path: str, basis: Basis, candidates: Sequence[patches.Candidate]) -> bytes | None:
-    """Return a file of the pinned tree as the patches leave it."""
-    if candidates:
-        from builder import patches  # noqa: PLC0415
+def _reader(basis: Basis, candidates: Sequence[patches.Candidate]) -> Callable[[str], bytes | None]:
+    """Return what reads a file of the pinned tree as the patches leave it."""
+    if not candidates:
+        return basis.facts.read
+    from builder import patches  # noqa: PLC0415
+    from builder.pipeline import patching  # noqa: PLC0415
 
-        tried = patches.evaluate(candidates, basis.facts.read, scratch=basis.world.builds, env=basis.world.env)
-        if path in tried.touched:  # or deleted
-            return tried.files.get(path)
-    return basis.facts.read(path)
+    objects, commit = patching.history(basis.pin, basis.sources)
+    tried = patches.evaluate(
+        candidates,
+        basis.facts.read,
+        scratch=basis.world.builds,
+        env=basis.world.env,
+        objects=objects,
+        commit=commit,
+    )
+
+    def read(path: str) -> bytes | None:
+        return tried.files.get(path) if path in tried.touched else basis.facts.read(path)  # or deleted
+
+    return read
 
 
 def _as_json(lock: EnvLock) -> dict[str, Json]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from builder.config import Config
     from builder.events import Sink
+    from builder.recipe.layers import Layer
     from builder.wheelhouse import Wheelhouse
 
 __all__ = ["World"]
@@ -26,6 +27,8 @@ Asked = Literal["auto", "namespace", "none"]
 class World:
     """The outside of a run. `cwd` is what relative paths on the command line mean, `words` that line.
 
+    `stack` is what a stack file says about recipes, by name.
+
     `controls` takes what a screen asks for, and passes it on to the gate while there is one.
     """
 
@@ -36,6 +39,7 @@ class World:
     sink: Sink
     house: Wheelhouse
     words: tuple[str, ...] = ()
+    stack: Mapping[str, Layer] = field(default_factory=dict)
     controls: Relay = field(default_factory=Relay)
 
     @property

@@ -7,6 +7,8 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
+from builder.errors import UsageError
+
 if TYPE_CHECKING:
     from builder.recipe.model import Condition, FileCondition, Recipe
 
@@ -65,9 +67,20 @@ def holds(condition: Condition | None, facts: Facts) -> bool:
 
 
 def effective_arch(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
-    """Return what the project gets for the user's arch word: by the last rule that holds, else the word itself."""
+    """Return what the project gets for the user's arch word: by the last rule that holds, else the word itself.
+
+    Raises UsageError ``arch-refused``, with the rule's reason, where that rule refuses the word.
+    """
     for rule in reversed(recipe.arch_map):
         if fnmatchcase(facts.arch, rule.arch) and holds(rule.when, facts):
+            if rule.refuse is not None:
+                raise UsageError(
+                    "arch-refused",
+                    f"{recipe.name} isn't built for {facts.arch}",
+                    cause=rule.refuse,
+                    help="give another --arch",
+                    run=(f"spark-build recipes show {recipe.name} --origin",),
+                )
             return rule.to
     return (facts.arch,)
 

@@ -10,19 +10,22 @@ import contextlib
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from builder.values import dataclass, field
+from builder.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["NAMED", "Layer", "Origin", "assign", "merge", "nearest"]
+__all__ = ["NAMED", "UNVARIED", "Layer", "Origin", "assign", "merge", "merge_variant", "nearest", "origin_of"]
 
 #: Arrays of tables whose entries are one thing under one name: a later layer changes the entry instead of adding one.
-NAMED = {"output": "name", "patch": "id", "source": "kind", "check": "id"}
+NAMED = {"output": "name", "patch": "id", "source": "kind", "check": "id", "fetch": "id", "variant": "id"}
 
-#: Arrays of tables without names: a later layer's entries come behind, and the last that matches counts.
+#: Arrays of tables without names: a later layer's entries come behind, and the last that matches counts. So do layouts.
 _GROWING = frozenset({"arch-map", "resources.classes"})
+
+#: Keys of a recipe that no variant can change: the loader tells it where one says so.
+UNVARIED = ("schema", "name", "variant")
 
 #: A source that is changed in one of these is another one: the digest that an earlier layer gave isn't its digest.
 _OTHER_SOURCE = frozenset({"version", "project", "url"})
@@ -46,10 +49,19 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Which layer set a key, and under which path in it: the layer counts its own array entries."""
+    """Which layer set a key, and under which path in it: the layer counts its own array entries.
+
+    `variant` is the one in whose tables that layer says so.
+    """
 
     layer: Layer
     path: str
+    variant: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file with the line, or the layer's word where it has no file."""
+        return self.layer.word if self.layer.file is None else f"{self.layer.file}:{self.line() or 1}"
 
     def line(self) -> int | None:
         """Return the line in the layer's file that set the key, or that of the nearest table around it."""
@@ -59,9 +71,7 @@ class Origin:
         return found.get(nearest(f"{self.layer.prefix}.{self.path}".strip("."), found))
 
     def __str__(self) -> str:
-        if self.layer.file is None:
-            return self.layer.word
-        return f"{self.layer.file}:{self.line() or 1}"
+        return f"{self.place} (variant {self.variant})" if self.variant else self.place
 
 
 def nearest(path: str, known: Mapping[str, object]) -> str:
@@ -71,9 +81,32 @@ def nearest(path: str, known: Mapping[str, object]) -> str:
     return path
 
 
+def origin_of(path: str, origins: Mapping[str, Origin]) -> Origin | None:
+    """Return where the dotted `path` was set: what stands in an array that came as a whole is found there, too."""
+    known = nearest(path, origins)
+    if not known:
+        return None
+    found = origins[known]
+    return replace(found, path=found.path + path.removeprefix(known))
+
+
 def merge(base: Mapping[str, Any], layer: Layer, origins: dict[str, Origin]) -> dict[str, Any]:
     """Return `base` with `layer` laid on it; `origins` gets the origin of each key that the layer sets."""
     return _Merge(layer=layer, origins=origins).tables(dict(base), layer.values, "", "")
+
+
+def merge_variant(base: Mapping[str, Any], number: int, origins: dict[str, Origin]) -> dict[str, Any]:
+    """Return `base` with its own ``variant[number].recipe`` laid on it; `origins` gets the places that said so."""
+    variant = base["variant"][number]
+    mine: dict[str, Origin] = {}
+    values = {key: value for key, value in variant["recipe"].items() if key not in UNVARIED}
+    result = merge(base, Layer(word=f"variant {variant['id']}", values=values), mine)
+    for path, origin in mine.items():
+        if path.endswith("]") and path in origins:  # an entry that was there is still the other layer's
+            continue
+        said = origin_of(f"variant[{number}].recipe.{origin.path}", origins)
+        origins[path] = replace(said, variant=variant["id"]) if said else origin
+    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +124,7 @@ class _Merge:
             self.origins[where] = Origin(layer=self.layer, path=mine)
             if isinstance(value, dict):
                 result[key] = self.tables(old if isinstance(old, dict) else {}, value, where, mine)
-            elif (where in NAMED or where in _GROWING) and value and _are_tables(value):
+            elif (where in NAMED or _grows(where)) and value and _are_tables(value):
                 result[key] = self.entries(list(old) if _are_tables(old) else [], value, where, mine)
             else:
                 result[key] = value
@@ -121,6 +154,10 @@ class _Merge:
         return result
 
 
+def _grows(path: str) -> bool:
+    return path in _GROWING or (path.startswith("fetch[") and path.endswith("].layout"))
+
+
 def _named(item: Mapping[str, Any], key: str | None) -> bool:
     return key is not None and isinstance(item.get(key), str)
 
@@ -132,8 +169,9 @@ def _are_tables(value: object) -> TypeGuard[list[dict[str, Any]]]:
 def assign(key: str, text: str, mistakes: Callable[[Mapping[str, Any]], int]) -> Layer:
     """Return the layer that ``--set key=text`` is: the value is TOML where that is what the key takes, else the text.
 
-    ``output.NAME.key``, ``patch.ID.key``, ``source.KIND.key`` and ``check.ID.key`` reach into the entry of that name; a
-    word with dots in it is quoted. `mistakes` counts what is wrong in a table: ``build.env.X=1`` means the text "1".
+    ``output.NAME.key``, ``source.KIND.key`` and ``fetch.ID.key`` (so for patch, check and variant) reach into the entry of
+    that name; a word with dots in it is quoted. `mistakes` counts what is wrong in a table: ``build.env.X=1`` means the
+    text "1".
     """
     words = _words(key)
     named = len(words) > 2 and words[0] in NAMED  # noqa: PLR2004  # table.name.key

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.digest import sha256_file
 from builder.errors import RecipeError
 from builder.recipe import find
-from builder.recipe.check import NAME, check
+from builder.recipe.check import check
 from builder.recipe.convert import Mistake, convert
-from builder.recipe.layers import Layer, Origin, assign, merge, nearest
+from builder.recipe.layers import Layer, Origin, assign, merge, merge_variant, origin_of
 from builder.recipe.model import Loaded, Recipe
+from builder.recipe.near import near
+from builder.recipe.nested import TOOLKIT
+from builder.recipe.texts import NAME
+from builder.recipe.variants import chosen, unknown
 from builder.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from builder.recipe.find import Folder
     from builder.recipe.model import Patch
@@ -31,14 +35,16 @@ def load(
     *,
     settings: Mapping[str, str] | None = None,
     stack: Mapping[str, Layer] | None = None,
+    variants: Mapping[str, bool] | None = None,
 ) -> Loaded:
-    """Return the recipe `name`: the files of `folders`, then its layer of `stack`, then `settings` (``--set``).
+    """Return the recipe `name`: the files of `folders`, its layer of `stack`, its variants, then `settings` (``--set``).
 
-    `stack` maps names of recipes to what a stack file says about them. Raises RecipeError: ``recipe-missing`` names what is
+    `stack` maps names of recipes to what a stack file says about them; `variants` says which are taken in or left out, the
+    recipe's `default` decides about the others. Raises RecipeError: ``recipe-missing`` and ``variant-unknown`` name what is
     near, ``recipe-wrong`` every mistake with file and line, ``recipe-cycle`` the way round.
     """
     reader = _Reader(folders=folders, stack=stack or {})
-    loaded = reader.load(name, settings or {})
+    loaded = reader.load(name, settings or {}, variants or {})
     if loaded is None and not reader.problems:
         raise _missing(name, folders)
     if loaded is None:
@@ -56,10 +62,14 @@ def read_all(
     good = []
     for name in wanted:
         before = len(reader.problems)
-        loaded = reader.load(name, {})
+        loaded = reader.load(name)
         if loaded is None:
             if len(reader.problems) == before:
                 raise _missing(name, folders)
+            continue
+        for variant in loaded.recipe.variant:  # each the other way round, for nobody may have tried it
+            reader.load(name, {}, {variant.id: variant.id not in loaded.variants})
+        if len(reader.problems) > before:
             continue
         try:
             reader.follow(loaded, (name,))
@@ -78,22 +88,18 @@ def report(problems: Sequence[str]) -> RecipeError:
         "recipe-wrong",
         f"{many} in recipes",
         cause="\n".join(problems),
-        help="docs/recipes.md lists every key",
+        help="docs/recipe-reference.md lists every key",
         run=("spark-build recipes lint",),
     )
 
 
 def _missing(name: str, folders: Sequence[Folder]) -> RecipeError:
-    import difflib  # noqa: PLC0415  # only for the message
-
-    known = find.names(folders)
-    close = difflib.get_close_matches(name.lower(), known, 3)
+    close = near(name, find.names(folders))
     looked = ", ".join(str(folder.recipes) for folder in folders)
-    near = f"; near: {', '.join(close)}" if close else ""
     start = (f"spark-build recipes new {name}",) if NAME.fullmatch(name) else ()
     return RecipeError(
         "recipe-missing",
-        f"there is no recipe {name}{near}",
+        f"there is no recipe {name}{close}",
         cause=f"looked in {looked}",
         run=("spark-build recipes list", *start),
     )
@@ -109,10 +115,14 @@ class _Reader:
     known: dict[str, Loaded | None] = field(default_factory=dict)
     sound: set[str] = field(default_factory=set)
 
-    def load(self, name: str, settings: Mapping[str, str]) -> Loaded | None:
+    def load(
+        self, name: str, settings: Mapping[str, str] | None = None, variants: Mapping[str, bool] | None = None
+    ) -> Loaded | None:
         """Return the recipe, or None: with `problems` when it is wrong, without when there is none."""
-        if settings or name not in self.known:
-            self.known[name] = self._load(name, settings)
+        if settings or variants:
+            return self._load(name, settings or {}, variants or {})
+        if name not in self.known:
+            self.known[name] = self._load(name, {}, {})
         return self.known[name]
 
     def follow(self, loaded: Loaded, chain: tuple[str, ...]) -> None:
@@ -123,7 +133,7 @@ class _Reader:
             if name in chain:
                 raise RecipeError("recipe-cycle", f"recipes build on each other: {' -> '.join((*chain, name))}")
             before = len(self.problems)
-            other = self.load(name, {})
+            other = self.load(name)
             if other is None and name in find.names(self.folders):
                 raise report(self.problems[before:] or [f"{name}: wrong as told above"])
             if other is None:
@@ -131,21 +141,31 @@ class _Reader:
             self.follow(other, (*chain, name))
         self.sound.add(loaded.recipe.name)
 
-    def _load(self, name: str, settings: Mapping[str, str]) -> Loaded | None:
+    def _load(self, name: str, settings: Mapping[str, str], variants: Mapping[str, bool]) -> Loaded | None:
         layers = self._layers(name)
         if not layers or any(layer is None for layer in layers):
             return None
         every = [layer for layer in layers if layer is not None]
         if name in self.stack:
             every.append(self.stack[name])
-        every += [assign(key, text, _mistakes) for key, text in settings.items()]
+        given = [assign(key, text, _mistakes) for key, text in settings.items()]
         raw: dict[str, Any] = {}
         origins: dict[str, Origin] = {}
         for layer in every:
             raw = merge(raw, layer, origins)
+        strange = list(unknown(raw, given))
+        taken = chosen(name, raw, given, variants)
+        for number in taken.values():
+            raw = merge_variant(raw, number, origins)
+        for layer in given:
+            raw = merge(raw, layer, origins)
+        every += given
         mistakes: list[Mistake] = []
         recipe = convert(Recipe, raw, "", mistakes)
         mistakes.extend(check(recipe, name))
+        # What is missing in an entry that isn't there helps nobody.
+        roots = tuple(f"{one.path}." for one in strange)
+        mistakes = [*strange, *(one for one in mistakes if not one.path.startswith(roots))] if strange else mistakes
         patches: dict[str, Path] = {}
         mistakes.extend(_find_patches(recipe, every, patches))
         if mistakes:
@@ -156,7 +176,13 @@ class _Reader:
         file = every[0].file
         assert file is not None  # noqa: S101  # the first layer is a recipe file
         return Loaded(
-            recipe=_placed(recipe, origins), path=file, patches=patches, layers=tuple(every), raw=raw, origins=origins
+            recipe=_placed(recipe, origins),
+            path=file,
+            patches=patches,
+            layers=tuple(every),
+            raw=raw,
+            origins=origins,
+            variants=tuple(taken),
         )
 
     def _layers(self, name: str) -> list[Layer | None]:
@@ -213,21 +239,31 @@ def _located(mistakes: Sequence[Mistake], layers: Sequence[Layer], origins: Mapp
     """
     found = []
     for mistake in mistakes:
-        origin = origins.get(nearest(mistake.path, origins)) or Origin(layer=layers[0], path="")
+        origin = origin_of(mistake.path, origins) or Origin(layer=layers[0], path="")
         place = (layers.index(origin.layer), origin.line() or 1)
-        found.append((place, f"{origin}: {mistake.path}: {mistake.text}"))
+        where = f" (variant {origin.variant})" if origin.variant else ""
+        found.append((place, f"{origin.place}: {mistake.path}: {mistake.text}{where}"))
     return [text for _place, text in sorted(found)]
 
 
 def _placed(recipe: Recipe, origins: Mapping[str, Origin]) -> Recipe:
-    """Return `recipe` with a local source's folder made absolute: it means the folder of the file that names it."""
-    if not any(one.kind == "local" for one in recipe.source):
-        return recipe
-    placed = []
-    for number, one in enumerate(recipe.source):
-        file = origins[f"source[{number}].path"].layer.file if one.kind == "local" else None
-        placed.append(replace(one, path=str(file.parent / (one.path or ""))) if file else one)
-    return replace(recipe, source=tuple(placed))
+    """Return `recipe` with paths made absolute: local sources, and what is put in place of nested ones."""
+    source, fetch = list(recipe.source), list(recipe.fetch)
+    for number, one in enumerate(source):
+        if one.kind == "local":
+            source[number] = replace(one, path=_from_file(f"source[{number}].path", one.path or "", origins))
+    for number, nested in enumerate(fetch):
+        if nested.path and not nested.path.startswith(TOOLKIT):
+            path = _from_file(f"fetch[{number}].path", nested.path, origins)
+            fetch[number] = replace(nested, path=str(Path(path).absolute()))
+    return replace(recipe, source=tuple(source), fetch=tuple(fetch))
+
+
+def _from_file(key: str, path: str, origins: Mapping[str, Origin]) -> str:
+    """Return `path` as seen from the folder of the file that sets `key`; as it is where no file does."""
+    path = str(Path(path).expanduser())
+    origin = origin_of(key, origins)
+    return str(origin.layer.file.parent / path) if origin and origin.layer.file else path
 
 
 def _find_patches(recipe: Recipe, layers: Sequence[Layer], patches: dict[str, Path]) -> Iterator[Mistake]:

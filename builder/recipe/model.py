@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from builder.values import MISSING, dataclass, field
+from builder.recipe.condition import Condition, FileCondition, doc
+from builder.recipe.nested import FETCH_NAMES, Fetch, Layout, Reading
+from builder.recipe.outside import OUTSIDE, About, Advice, Check, MemoryClass, Resources
+from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,95 +21,47 @@ if TYPE_CHECKING:
     from builder.recipe.layers import Layer, Origin
 
 __all__ = [
+    "FETCH_NAMES",
     "INTERPOLATED",
     "OUTSIDE",
     "About",
+    "Advice",
     "ArchRule",
     "Build",
     "Check",
     "Condition",
+    "Fetch",
     "FileCondition",
+    "Layout",
     "MemoryClass",
     "Output",
     "Patch",
+    "Reading",
     "Recipe",
     "Resources",
     "Source",
     "System",
+    "Variant",
     "Version",
     "checks_of",
     "doc",
 ]
 
-#: Tables that never change a wheel's bytes.
-OUTSIDE = frozenset({"about", "resources", "check"})
-
-#: The only names that ``${...}`` may use in values of `env`, `config-settings` and `version.value`.
-INTERPOLATED = ("arch", "cuda", "torch", "version", "commit", "label", "src", "jobs")
+#: The only names that ``${...}`` may use in values of `env`, `config-settings` and `version.value`, and what they stand for.
+INTERPOLATED = {
+    "arch": "what the project gets as its architecture list, blank-separated (see `[[arch-map]]`)",
+    "cuda": "the toolkit's version, empty without one",
+    "torch": "torch's version, empty where the build doesn't use it",
+    "version": "the source's version, empty for a commit that no version names",
+    "commit": "the commit, empty for an archive",
+    "label": "our local version part, without `+`; stands in the fingerprint as itself",
+    "src": "the source tree as the build sees it",
+    "jobs": "how many compilers may run at once; what it comes to doesn't count",
+    "modules": "`build.modules`, joined by commas",
+}
 
 #: Stands for a digest in examples.
 _HEX = "0" * 64
-
-
-def doc(text: str, *, default: Any = MISSING, example: str = "") -> Any:  # noqa: ANN401  # as `field` itself
-    """Return a dataclass field that carries its documentation and an example in TOML."""
-    metadata = {"doc": text, "example": example}
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileCondition:
-    """A condition on one file of the source tree."""
-
-    path: str = doc("path in the tree", example='path = "cmake/llvm-info.json"')
-    present: bool | None = doc("whether it has to exist", default=None, example="present = true")
-    matches: str | None = doc(
-        "a regular expression that has to be found in it; `^` and `$` mean lines",
-        default=None,
-        example="matches = 'nanobind==2\\.10'",
-    )
-    sha256: str | None = doc("the digest that it has to have", default=None, example=f'sha256 = "{_HEX}"')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """Data, never code: all that are given must hold."""
-
-    version: str | None = doc("a PEP 440 range of the source's version", default=None, example='version = ">=3.5,<3.7"')
-    contains: str | None = doc(
-        "a commit that must be an ancestor (or the commit itself); git only",
-        default=None,
-        example='contains = "50b2f739ab"',
-    )
-    lacks: str | None = doc("a commit that must not be an ancestor", default=None, example='lacks = "50b2f739ab"')
-    file: FileCondition | None = doc(
-        "a condition on a file of the tree", default=None, example='file = { path = "setup.py", matches = "abi3" }'
-    )
-    arch: str | None = doc("the user's arch word, shell pattern", default=None, example='arch = "12.*"')
-    cuda: str | None = doc("a range of the toolkit's version", default=None, example='cuda = ">=13.0"')
-    torch: str | None = doc("a range of torch's version", default=None, example='torch = ">=2.11"')
-    output: str | None = doc(
-        "shell pattern on an output's name; for a patch: one of the outputs that are built together matches",
-        default=None,
-        example='output = "*-jit-cache*"',
-    )
-    source: Literal["git", "sdist", "archive", "local"] | None = doc(
-        "the kind of source in use", default=None, example='source = "git"'
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """For people; outside the fingerprint."""
-
-    summary: str = doc("one line", default="", example='summary = "kernels for serving"')
-    homepage: str = doc("where the project lives", default="", example='homepage = "https://example.org/project"')
-    license: str = doc("SPDX expression of the project", default="", example='license = "Apache-2.0"')
-    notes: tuple[str, ...] = doc(
-        "what somebody who builds this should know", default=(), example='notes = ["takes an hour"]'
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +158,12 @@ class Build:
         default=None,
         example='torch-version = "2.14.0"',
     )
+    torch_requires: Literal["keep", "built"] = doc(
+        "what METADATA asks for where that excludes the torch of the build: `built` puts that one there, and takes the "
+        "versions off torchvision and torchaudio, which go with it",
+        default="keep",
+        example='torch-requires = "built"',
+    )
     env: Mapping[str, str] = doc(
         "variables of the build step; nothing of the caller's gets in",
         default={},
@@ -217,6 +178,11 @@ class Build:
         "variables that get the number of jobs; they never count in the fingerprint",
         default=("MAX_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL"),
         example='jobs-env = ["MAX_JOBS", "CARGO_BUILD_JOBS"]',
+    )
+    modules: tuple[str, ...] = doc(
+        "which of the project's modules are built, as shell patterns: ``${modules}``, joined by commas",
+        default=(),
+        example='modules = ["xqa_*", "batch_decode_*"]',
     )
     strip: Literal["none", "debug", "unneeded", "all"] = doc(
         "what is stripped off ELF files in the wheel", default="none", example='strip = "debug"'
@@ -239,6 +205,11 @@ class Output:
     version_module: str | None = doc(
         "instead of `version.module`", default=None, example='version-module = "shim/_version.py"'
     )
+    pinned_by: tuple[str, ...] = doc(
+        "projects whose metadata pin another version of this one: who installs both needs an override",
+        default=(),
+        example='pinned-by = ["torch"]',
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +225,14 @@ class Patch:
         "link to the change's own page", default=None, example='upstream = "https://example.org/project/pull/1"'
     )
     license: str | None = doc("SPDX expression of its context lines", default=None, example='license = "MIT"')
+    about: str = doc(
+        "why it is needed and what it changes, measured", default="", example='about = "194 of 398 units never run"'
+    )
+    merged: str | None = doc(
+        "the commit that brought it upstream; a tree that has the commit and lacks the change reverted it",
+        default=None,
+        example='merged = "50b2f739ab"',
+    )
     on_upstream: Literal["skip", "fail"] = doc(
         "what to do when the tree has it already", default="skip", example='on-upstream = "fail"'
     )
@@ -265,89 +244,24 @@ class ArchRule:
     """What the project makes of an arch word. The last rule counts whose `arch` matches and whose condition holds."""
 
     arch: str = doc("the user's word, shell pattern", example='arch = "12.1*"')
-    to: tuple[str, ...] = doc("what the project gets, and what counts in the fingerprint", example='to = ["12.0f"]')
+    to: tuple[str, ...] = doc(
+        "what the project gets, and what counts in the fingerprint", default=(), example='to = ["12.0f"]'
+    )
+    refuse: str | None = doc(
+        "why this word is refused, instead of `to`", default=None, example='refuse = "sm_120a does not load on a GB10"'
+    )
     when: Condition | None = doc("only where this holds", default=None, example='when = { version = ">=0.20" }')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryClass:
-    """A memory hint for units whose path matches. The last one that matches counts."""
+class Variant:
+    """Something that can be left out or taken in: ``--without ID``, ``--with ID``. Its tables are one more layer."""
 
-    match: str = doc("shell pattern on the unit's source", example='match = "*fused_moe_120*"')
-    mem: str = doc("peak of one unit", example='mem = "8GiB"')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """Hints for memory, disk and time; outside the fingerprint."""
-
-    mem_per_job: str = doc("peak of an ordinary unit", default="2GiB", example='mem-per-job = "3GiB"')
-    link_mem: str = doc("peak of a link", default="4GiB", example='link-mem = "6GiB"')
-    disk: str = doc("space that a build takes at its peak", default="2GiB", example='disk = "40GiB"')
-    jobs: int | None = doc("at most so many compilers at once", default=None, example="jobs = 8")
-    unit_timeout: str | None = doc(
-        "a compiler that takes longer is reported as hung", default=None, example='unit-timeout = "20min"'
-    )
-    build_timeout: str | None = doc(
-        "the build step is stopped after this", default=None, example='build-timeout = "6h"'
-    )
-    classes: tuple[MemoryClass, ...] = doc(
-        "memory hints by path", default=(), example='classes = [{ match = "*fp4*", mem = "8GiB" }]'
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """What is looked at in the finished wheel; outside the fingerprint, kept with the findings."""
-
-    kind: Literal["import", "command", "script", "size", "device-code", "log", "accept"] = doc(
-        "what is done; `accept` lets findings of `audit` pass", example='kind = "import"'
-    )
-    id: str | None = doc("a name by which a later layer can change it", default=None, example='id = "ptxas"')
-    output: str | None = doc("which output; all when left out", default=None, example='output = "triton"')
-    run: str | None = doc(
-        "import: the statement; command: a program of the wheel's environment with its arguments",
-        default=None,
-        example='run = "import triton"',
-    )
-    script: str | None = doc(
-        "script: a Python file in ``checks/`` beside the recipes, run in the wheel's environment; it fails by its exit code",
-        default=None,
-        example='script = "triton-compile.py"',
-    )
-    requires: tuple[str, ...] = doc(
-        "import, command, script: what has to be installed beside the wheel and what it declares",
-        default=(),
-        example='requires = ["numpy"]',
-    )
-    gpu: bool = doc(
-        "import, command, script: only where `--gpu` asks for it, on a machine with the target's GPU",
-        default=False,
-        example="gpu = true",
-    )
-    matches: str | None = doc("command: what its output has to match", default=None, example='matches = "release 13"')
-    max: str | None = doc("size: the largest file", default=None, example='max = "400MiB"')
-    findings: tuple[str, ...] = doc(
-        "accept: the ids of the findings", default=(), example='findings = ["rpath-absolute"]'
-    )
-    file: str = doc("accept: shell pattern on the file in the wheel", default="*", example='file = "*/libfoo.so"')
-    reason: str | None = doc(
-        "accept: why that is right here; kept with the finding", default=None, example='reason = "found by dlopen"'
-    )
-    forbid: tuple[str, ...] = doc(
-        "log: lines that must not appear", default=(), example='forbid = ["Not building Marlin"]'
-    )
-    target: str | None = doc("device-code: the compute capability", default=None, example='target = "12.1"')
-    require: tuple[str, ...] = doc(
-        "device-code: libraries (shell patterns) that must run natively", default=(), example='require = ["*_C.*so"]'
-    )
-    allow_ptx: tuple[str, ...] = doc(
-        "device-code: libraries that may run by JIT", default=(), example='allow-ptx = ["*_fa2_C.*so"]'
-    )
-    allow_absent: tuple[str, ...] = doc(
-        "device-code: libraries that may have nothing for the target",
-        default=(),
-        example='allow-absent = ["*_fa3_C.*so"]',
+    id: str = doc("the word for the command line", example='id = "rust"')
+    about: str = doc("what one gets by it", example='about = "the front end that is written in Rust"')
+    default: bool = doc("whether it is in without being asked for", default=False, example="default = true")
+    recipe: Mapping[str, Any] = doc(
+        "tables of a recipe that are laid over it", default={}, example='recipe = { system = { rust = ">=1.95" } }'
     )
 
 
@@ -364,6 +278,8 @@ class Recipe:
     build: Build = doc("how it is built", default=Build(), example="[build]")
     output: tuple[Output, ...] = doc("the wheels that come out", example="[[output]]")
     patch: tuple[Patch, ...] = doc("what is changed in the source", default=(), example="[[patch]]")
+    fetch: tuple[Fetch, ...] = doc("what the tree pulls in while it is built", default=(), example="[[fetch]]")
+    variant: tuple[Variant, ...] = doc("what can be left out or taken in", default=(), example="[[variant]]")
     arch_map: tuple[ArchRule, ...] = doc(
         "what the project makes of the user's arch word; what no rule matches is passed on as it is",
         default=(),
@@ -382,7 +298,7 @@ class Loaded:
 
     `path` is the weakest layer's file. `patches` maps a patch's id to its file, in whichever layer's folder that lies.
     `raw` holds the tables as they were merged. `origins` maps a dotted key (``build.env.MAX_JOBS``, ``patch[0].file``) of
-    `raw` to the place that set it.
+    `raw` to the place that set it. `variants` names those that are in.
     """
 
     recipe: Recipe
@@ -391,6 +307,7 @@ class Loaded:
     layers: tuple[Layer, ...]
     raw: Mapping[str, Any]
     origins: Mapping[str, Origin]
+    variants: tuple[str, ...] = ()
 
 
 def checks_of(checks: Sequence[Check], output: str) -> tuple[Check, ...]:

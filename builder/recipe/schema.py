@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import inspect
 import types
 import typing
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from builder.digest import Json
 
 __all__ = ["schema"]
+
+#: Classes of entries that have a name in every layer; checks may have none.
+_NAMED = {"Output": "output", "Patch": "patch", "Source": "source", "Fetch": "fetch", "Variant": "variant"}
 
 
 def schema() -> dict[str, Json]:
@@ -47,12 +51,12 @@ def _table(cls: type, definitions: dict[str, Json]) -> dict[str, Json]:
             required.append(key)
     table: dict[str, Json] = {
         "type": "object",
-        "description": (cls.__doc__ or "").replace("``", "`"),
+        "description": inspect.cleandoc(cls.__doc__ or "").replace("``", "`"),
         "properties": properties,
         "additionalProperties": False,
     }
     # A layer's entry of a named array may hold only its name and what it changes.
-    named = {"Output": "output", "Patch": "patch", "Source": "source"}.get(cls.__name__)
+    named = _NAMED.get(cls.__name__)
     if named is not None:
         required = [NAMED[named]]
     if required:
@@ -74,7 +78,10 @@ def _field(cls: type, field: dataclasses.Field[Any], definitions: dict[str, Json
     return value
 
 
-def _value(wanted: Any, definitions: dict[str, Json]) -> dict[str, Json]:  # noqa: ANN401  # any annotation
+def _value(  # noqa: PLR0911  # one way out a kind of annotation
+    wanted: Any,  # noqa: ANN401  # any annotation
+    definitions: dict[str, Json],
+) -> dict[str, Json]:
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
     if dataclasses.is_dataclass(wanted):
         cls = typing.cast("type", wanted)
@@ -89,6 +96,8 @@ def _value(wanted: Any, definitions: dict[str, Json]) -> dict[str, Json]:  # noq
         return choices[0] if len(choices) == 1 else {"anyOf": list[Any](choices)}
     if origin is tuple:
         return {"type": "array", "items": _value(args[0], definitions)}
+    if origin is collections.abc.Mapping and args[1] is Any:  # a variant's tables are those of a recipe
+        return {"$ref": "#"}
     if origin is collections.abc.Mapping:
         return {"type": "object", "additionalProperties": _value(args[1], definitions)}
     return {"type": {str: "string", int: "integer", bool: "boolean"}[wanted]}

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
-from builder.recipe.check import NAME
+from builder.recipe.texts import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ SCHEMA = "recipe.schema.json"
 _START = """\
 #:schema ./{schema}
 # {name}: what it is, and why it is built from source.
-# What a key means: docs/recipes.md. Check this file with:  spark-build recipes lint {name}
+# What a key means: docs/recipe-reference.md. Check this file with:  spark-build recipes lint {name}
 schema = 1
 name = "{name}"
 
@@ -33,10 +33,13 @@ summary = "{project}"
 # What the machine has to offer: apt, cuda, gcc, rust, tools, headers.
 [system]
 
-# How it is built: requires-add, requires-remove, requires-pin, torch, jobs-env, strip.
+# How it is built: hook, requires-add, requires-remove, requires-pin, torch, jobs-env, strip.
 [build]
 
 [build.env]
+
+# What the tree downloads while it is built, and where its exact pin stands: [[fetch]] with id, kind, url, pin, place.
+# What can be taken in or left out (--with ID, --without ID): [[variant]] with id, about, recipe.
 
 # One table a wheel.
 [[output]]
@@ -45,7 +48,7 @@ name = "{project}"
 # Hints for memory, disk and time: mem-per-job, disk, jobs, build-timeout; never count.
 [resources]
 
-# Changes to the source, from patches/{name}/: [[patch]] with id, file, sha256.
+# Changes to the source, from patches/{name}/: [[patch]] with id, file, sha256, about.
 
 [[check]]
 kind = "import"

@@ -1,10 +1,14 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and GPU architectures as people write them."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["parse_bytes", "parse_seconds", "show_bytes", "show_seconds"]
+__all__ = ["ARCH", "parse_bytes", "parse_seconds", "show_bytes", "show_seconds"]
+
+_ONE = r"\d{1,2}\.\d[af]?(\+PTX)?"
+#: What CUDA's and torch's lists of architectures hold, one or several.
+ARCH = re.compile(rf"{_ONE}([;, ]+{_ONE})*")
 
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SPANS = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from builder.errors import HostError
-from builder.source.place import Sources
+from builder.recipe.interpolate import expand
+from builder.source.place import Sources, refusals, without_credentials
 from builder.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from builder.recipe.model import Source
     from builder.stages import Pin, Request
 
-__all__ = ["Sources", "contains", "fetch", "materialize", "pin", "read"]
+__all__ = ["Sources", "contains", "fetch", "held", "lacks", "materialize", "pin", "private", "read"]
 
 
 class _Kind(Protocol):
@@ -29,7 +26,7 @@ class _Kind(Protocol):
     def read(self, pinned: Pin, path: str, sources: Sources) -> bytes | None: ...
 
 
-def _kind(name: Literal["git", "sdist", "archive", "local"]) -> _Kind:
+def _kind(name: Literal["git", "sdist", "archive", "local", "crates"]) -> _Kind:
     """Return the module for a kind; only the one in use is imported."""
     match name:
         case "git":
@@ -48,30 +45,11 @@ def _kind(name: Literal["git", "sdist", "archive", "local"]) -> _Kind:
             from builder.source import local  # noqa: PLC0415
 
             return local
+        case "crates":
+            raise ValueError("crates are never a whole source")
 
 
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what a file system refuses into HostError ``unwritable`` or ``disk-full``."""
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or "the sources' folder"
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            summary = f"no space left at {place}"
-            raise HostError("disk-full", summary, cause=str(error), run=("spark-build gc",)) from error
-        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise
-        raise HostError(
-            "unwritable",
-            f"{place} can't be used",
-            cause=str(error),
-            help="[sources] cache in the configuration names another folder for sources",
-            run=(f"ls -ld {place}",),
-        ) from error
-
-
-@_told()
+@refusals()
 def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base: Path) -> Pin:
     """Return `source` made exact for `request`; `base` is the folder that relative paths of the recipe mean.
 
@@ -80,22 +58,53 @@ def pin(source: Source, request: Request, sources: Sources, *, recipe: str, base
     return _kind(source.kind).pin(source, request, replace(sources, recipe=recipe), base=base)
 
 
-@_told()
+def held(pinned: Pin, source: Source, request: Request) -> Pin:
+    """Return `pinned`, which a lock holds: it is asked for with the login that `request` or `source` has in its URL."""
+    without_credentials(request.repo or expand(source.url or "", {"version": pinned.version or ""}))
+    return pinned
+
+
+def private(url: str | None) -> bool:
+    """Whether a URL holds what is neither shown nor kept."""
+    return url is not None and without_credentials(url) != url
+
+
+@refusals()
 def fetch(pinned: Pin, sources: Sources) -> int:
     """Bring in all that `materialize` reads; return how many bytes came over the network."""
     return _kind(pinned.kind).fetch(pinned, sources)
 
 
-@_told()
+@refusals()
 def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
     """Leave the pinned tree at `dest`, which mustn't exist; a kill leaves nothing there."""
     _kind(pinned.kind).materialize(pinned, dest, sources)
 
 
-@_told()
+@refusals()
 def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
     """Return one file of the pinned tree, or None; brings in what that needs."""
     return _kind(pinned.kind).read(pinned, path, sources)
+
+
+def lacks(pinned: Pin, sources: Sources) -> bool:
+    """Whether a fetch would have to bring something in."""
+    match pinned.kind:
+        case _ if pinned.tree == "unknown":
+            return True
+        case "git":
+            from builder.source import single  # noqa: PLC0415
+
+            return single.lacks(pinned, sources)
+        case "crates":
+            from builder.source import crates  # noqa: PLC0415
+
+            return not crates.folder_of(pinned, sources).exists()
+        case "local":
+            return False
+    from builder.source import archive  # noqa: PLC0415
+
+    return not archive.file_of(pinned, sources).exists()
 
 
 def contains(pinned: Pin, commit: str, sources: Sources) -> bool:

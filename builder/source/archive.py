@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from builder.digest import sha256_bytes, sha256_file
 from builder.errors import SourceError
 from builder.recipe.interpolate import expand
-from builder.source.place import without_credentials, without_login, write_atomic
-from builder.stages import Pin
+from builder.source.place import locked, without_credentials, without_login, write_atomic
+from builder.stages import ZIP_EPOCH, Pin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from builder.source.place import Sources
     from builder.stages import Request
 
-__all__ = ["fetch", "file_of", "keep", "materialize", "pin", "read"]
+__all__ = ["fetch", "file_of", "keep", "materialize", "pin", "read", "record", "recorded", "trusted"]
+
+#: What names of archives end with.
+_PACKED = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?|zip|whl)$", re.IGNORECASE)
 
 
 def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:  # noqa: ARG001  # all kinds take it
@@ -30,12 +35,10 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
     version = request.version or source.version
     assert source.url is not None  # noqa: S101  # the loader saw to it
     url = expand(source.url, {"version": version or ""})
-    record = sources.root / "archives" / f"{_key(url)}.json"
-    known = _record(record)
+    known = recorded(url, sources)
     digest = source.sha256 if version == source.version else None
     if known is None or (digest and known["sha256"] != digest):
-        known = keep(url, sources, sha256=digest)
-        write_atomic(record, json.dumps(known).encode())
+        known = record(url, sources, keep(url, sources, sha256=digest))
     return Pin(
         kind="archive",
         url=without_credentials(url),
@@ -47,20 +50,34 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
     )
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def recorded(url: str, sources: Sources) -> dict[str, Any] | None:
+    """Return what the last download of `url` was: digest, size, file name, newest time in it; None where there was none."""
     try:
-        loaded: dict[str, Any] = json.loads(path.read_bytes())
+        loaded: dict[str, Any] = json.loads(_record(url, sources).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return loaded
+
+
+def record(url: str, sources: Sources, known: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a download was, and return it."""
+    write_atomic(_record(url, sources), json.dumps(known).encode())
+    return known
+
+
+def _record(url: str, sources: Sources) -> Path:
+    return sources.root / "archives" / f"{_key(url)}.json"
 
 
 def _key(url: str) -> str:
     return sha256_bytes(without_login(url).encode())[:32]
 
 
-def keep(url: str, sources: Sources, *, sha256: str | None) -> dict[str, Any]:
-    """Bring an archive in and return its record: digest, size, file name, newest time in it."""
+def keep(url: str, sources: Sources, *, sha256: str | None, plain: bool = False) -> dict[str, Any]:
+    """Bring an archive in and return its record: digest, size, file name, newest time in it.
+
+    With `plain` it may be a file of any kind, and its time is `ZIP_EPOCH`, unless its name says that it is a tar or a zip.
+    """
     from urllib.parse import urlsplit  # noqa: PLC0415
 
     from builder.source.download import fetch_file  # noqa: PLC0415
@@ -79,7 +96,7 @@ def keep(url: str, sources: Sources, *, sha256: str | None) -> dict[str, Any]:
     with fetch_file(sources.mirrored(url), beside, sources, sha256=sha256) as got:
         target = sources.root / "files" / got.sha256 / filename
         try:
-            time = newest(beside)
+            time = ZIP_EPOCH if plain and not _PACKED.search(filename) else newest(beside)
         except SourceError:
             beside.unlink()
             raise
@@ -87,6 +104,18 @@ def keep(url: str, sources: Sources, *, sha256: str | None) -> dict[str, Any]:
         beside.replace(target)
         beside.parent.rmdir()
     return {"sha256": got.sha256, "size": target.stat().st_size, "filename": filename, "time": time}
+
+
+def trusted(url: str, sources: Sources, *, again: bool = False) -> dict[str, Any]:
+    """Return the record of the first download of `url`, which is made now where there was none; two at once make one.
+
+    With `again` this download is the first, once it is whole.
+    """
+    if not again and (known := recorded(url, sources)):
+        return known
+    with locked(sources.root / "locks" / f"{_key(url)}-first.lock", sources, what=without_credentials(url)):
+        known = None if again else recorded(url, sources)
+        return known or record(url, sources, keep(url, sources, sha256=None, plain=True))
 
 
 def file_of(pinned: Pin, sources: Sources) -> Path:
@@ -98,7 +127,8 @@ def fetch(pinned: Pin, sources: Sources) -> int:
     """Bring the archive in unless it is there; return the bytes received."""
     target = file_of(pinned, sources)
     if target.exists():
-        os.utime(target)  # last used, for gc
+        with contextlib.suppress(OSError):  # read-only sources have no use for it
+            os.utime(target)  # last used, for gc
         return 0
     from builder.source.download import fetch_file  # noqa: PLC0415
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from builder.source.place import Sources
 
-__all__ = ["Got", "fetch_file", "get"]
+__all__ = ["Got", "fetch_file", "get", "length"]
 
 T = TypeVar("T")
 
@@ -90,8 +90,9 @@ def _tried(action: Callable[[], T], url: str, sources: Sources) -> T:
 def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) -> Iterator[Got]:
     """Bring `url` to `dest`; while the block runs no other process does so.
 
-    An earlier ``.part`` goes on by Range where `sha256` can tell whether both halves belong together. One that another
-    process brought meanwhile is taken. Raises SourceError ``hash-mismatch`` (nothing is kept then), ``not-found``,
+    An earlier ``.part`` goes on by Range where something can tell whether both halves belong together: `sha256`, else what
+    the server said of the first (an ``ETag`` or ``Last-Modified``, beside it). One that another process brought meanwhile is
+    taken. Raises SourceError ``hash-mismatch`` (nothing is kept then), ``not-found``,
     ``access-denied``, ``unreachable``, ``offline-missing``. On a full disk what came is kept, and goes on.
     """
     with locked(sources.root / "locks" / f"{dest.parent.name}.lock", sources, what=dest.name):
@@ -100,16 +101,15 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
             yield Got(sha256=found, received=0)
             return
         part = dest.with_name(dest.name + ".part")
-        if sha256 is None:
-            part.unlink(missing_ok=True)
         resumed = part.exists()
-        received = _tried(lambda: _transfer(url, part, sources), url, sources)
+        received = _tried(lambda: _transfer(url, part, sources, known=sha256 is not None), url, sources)
         digest = sha256_file(part)
         if sha256 is not None and digest != sha256 and resumed:
             # What lay here was of another file.
             part.unlink()
-            received += _tried(lambda: _transfer(url, part, sources), url, sources)
+            received += _tried(lambda: _transfer(url, part, sources, known=True), url, sources)
             digest = sha256_file(part)
+        _mark(part).unlink(missing_ok=True)
         if sha256 is not None and digest != sha256:
             part.unlink()
             raise SourceError(
@@ -123,9 +123,44 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
         yield Got(sha256=digest, received=received)
 
 
-def _transfer(url: str, part: Path, sources: Sources) -> int:
+def _mark(part: Path) -> Path:
+    """Return where it lies what the server said of the file that `part` is the beginning of."""
+    return part.with_name(f"{part.name}.mark")
+
+
+def _condition(part: Path) -> dict[str, str]:
+    """Return the header that makes a server begin anew where the file is another by now (RFC 9110, 13.1.5)."""
+    try:
+        return {"If-Range": _mark(part).read_text()}
+    except FileNotFoundError:
+        return {}
+
+
+def _keep_mark(part: Path, headers: Mapping[str, str]) -> None:
+    """Keep what tells this file from another one of its URL; a weak ETag doesn't."""
+    etag = headers.get("ETag") or ""
+    if found := headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag:
+        _mark(part).write_text(found)
+    else:
+        _mark(part).unlink(missing_ok=True)
+
+
+def length(url: str, sources: Sources) -> int | None:
+    """Return how many bytes a download of `url` has, as the server says; None where it doesn't or can't be asked."""
+    try:
+        with _opened(url, sources, {}, method="HEAD") as answer:
+            told = answer.headers.get("Content-Length")
+            return int(told) if told else None
+    except (SourceError, OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def _transfer(url: str, part: Path, sources: Sources, *, known: bool) -> int:
+    """Add to `part` what it lacks, and return how much that was; `known` says that its digest shows a wrong half."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    condition = _condition(part)
+    have = have if known or condition else 0
+    headers = {"Range": f"bytes={have}-", **condition} if have else {}
     try:
         opened = _opened(url, sources, headers)
     except urllib.error.HTTPError as error:
@@ -138,6 +173,8 @@ def _transfer(url: str, part: Path, sources: Sources) -> int:
             part.unlink()
             msg = "the server doesn't go on where an earlier transfer stopped"
             raise _Short(msg)
+        if not resumed:
+            _keep_mark(part, answer.headers)
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = int(length) + start if length else None
@@ -155,7 +192,9 @@ def _transfer(url: str, part: Path, sources: Sources) -> int:
         return done - start
 
 
-def _opened(url: str, sources: Sources, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # http or file
+def _opened(  # http or file
+    url: str, sources: Sources, headers: Mapping[str, str], *, method: str = "GET"
+) -> Any:  # noqa: ANN401
     plain, url = without_credentials(url), revealed(url)
     scheme = urlsplit(plain).scheme
     if scheme not in {"http", "https", "file"}:
@@ -166,7 +205,8 @@ def _opened(url: str, sources: Sources, headers: Mapping[str, str]) -> Any:  # n
             f"{plain} isn't at hand, and --offline forbids to fetch it",
             run=(f"spark-build fetch {sources.recipe}",),
         )
-    request = urllib.request.Request(without_login(url), headers={"User-Agent": "spark-build", **headers})  # noqa: S310  # checked above
+    told = {"User-Agent": "spark-build", **headers}
+    request = urllib.request.Request(without_login(url), headers=told, method=method)  # noqa: S310  # checked above
     if authorization := login.of(url, sources):
         request.add_header("Authorization", authorization)
     try:

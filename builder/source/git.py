@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SourceError
 from builder.source import checkout
-from builder.source.mirror import HEADS, SHORT, Mirror
+from builder.source.mirror import HEADS, SHORT, Mirror, quoted
 from builder.source.pulls import lay_on
 from builder.stages import Pin, Submodule
 
@@ -27,9 +27,21 @@ if TYPE_CHECKING:
     from builder.source.place import Sources
     from builder.stages import Request
 
-__all__ = ["contains", "fetch", "materialize", "pin", "read"]
+__all__ = [
+    "FULL",
+    "bring_single",
+    "contains",
+    "fetch",
+    "last_known",
+    "materialize",
+    "pin",
+    "read",
+    "resolve",
+    "submodules_of",
+    "time_of",
+]
 
-_FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pin:  # noqa: ARG001  # all kinds take it
@@ -40,7 +52,7 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
     """
     url, ref = request.repo or source.url or "", request.ref or source.ref or "HEAD"
     mirror = Mirror(url, sources)
-    commit, asked, stale = _resolve(mirror, ref)
+    commit, asked, stale = resolve(mirror, ref)
     if not sources.offline and mirror.shallow:  # it was a submodule so far
         mirror.fetch(*HEADS)
     _bring(mirror, commit, ref)
@@ -51,7 +63,7 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
     pulls = []
     for number in request.pulls:
         head_ref = f"refs/pull/{number}/head"
-        head, _asked, old = _resolve(mirror, head_ref)
+        head, _asked, old = resolve(mirror, head_ref)
         stale = stale or old
         _bring(mirror, head, head_ref)
         pull, tree = lay_on(mirror, number, head, commit=commit, tree=tree)
@@ -60,19 +72,19 @@ def pin(source: Source, request: Request, sources: Sources, *, base: Path) -> Pi
         kind="git",
         url=mirror.url,
         tree=f"git:{tree}",
-        time=_time(mirror, commit),
+        time=time_of(mirror, commit),
         version=checkout.version_of(mirror.out("tag", "--points-at", commit).splitlines()),
         ref=ref,
         commit=commit,
         describe=checkout.describe(mirror, commit) or None,
-        submodules=tuple(_submodules(mirror, tree, source.submodules)),
+        submodules=tuple(submodules_of(mirror, tree, source.submodules)),
         pulls=tuple(pulls),
         asked_at=asked,
         stale=stale,
     )
 
 
-def _time(mirror: Mirror, commit: str) -> int:
+def time_of(mirror: Mirror, commit: str) -> int:
     """Return a commit's time in seconds; the object alone tells it, also where history is cut off."""
     head = mirror.git("cat-file", "commit", commit).raw.partition(b"\n\n")[0]
     found = re.search(rb"^committer .*> (\d+) [+-]\d{4}$", head, re.MULTILINE)
@@ -81,12 +93,12 @@ def _time(mirror: Mirror, commit: str) -> int:
     return int(found[1])
 
 
-def _resolve(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
+def resolve(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
     """Return commit, when the remote was asked, and whether that is not now."""
-    if _FULL.fullmatch(ref.lower()):
+    if FULL.fullmatch(ref.lower()):
         return ref.lower(), None, False
     if mirror.sources.offline:
-        return _last_known(mirror, ref)
+        return last_known(mirror, ref)
     patterns = (ref, f"{ref}^{{}}", f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}")
     listed = mirror.ask(*patterns, "refs/tags/*", ref=ref)
     tags = {name: at for name, at in listed.items() if name.startswith("refs/tags/") and not name.endswith("^{}")}
@@ -111,11 +123,12 @@ def _resolve(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
     raise _missing(mirror, ref)
 
 
-def _last_known(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
+def last_known(mirror: Mirror, ref: str) -> tuple[str, float | None, bool]:
+    """Return as `resolve` does, and ask nobody; raise SourceError ``offline-unknown`` for what was never seen."""
     if known := mirror.known(ref):
         exact = SHORT.fullmatch(ref.lower()) and known[0].startswith(ref.lower())
         return known[0], None if exact else known[1], not exact
-    raise _not_at_hand(mirror, ref, f" --ref {ref}")
+    raise _not_at_hand(mirror, ref, f" --ref {quoted(ref)}")
 
 
 def _not_at_hand(mirror: Mirror, name: str, words: str = "") -> SourceError:
@@ -138,7 +151,7 @@ def _missing(mirror: Mirror, ref: str) -> SourceError:
         f"{mirror.url} has no branch, tag or commit {ref}",
         cause=f"near: {', '.join(near) or 'nothing'}",
         help="another branch is never taken instead",
-        run=(f"git ls-remote {mirror.url}",),
+        run=(mirror.look,),
     )
 
 
@@ -147,7 +160,7 @@ def _bring(mirror: Mirror, commit: str, ref: str) -> int:
     if mirror.has(commit):
         return 0
     if mirror.sources.offline:
-        raise _not_at_hand(mirror, commit[:12], f" --ref {ref}")
+        raise _not_at_hand(mirror, commit[:12], f" --ref {quoted(ref)}")
     mirror.ask("HEAD", ref=ref)  # raises when the remote is the reason, with what is known
     received = mirror.fetch(*HEADS)
     if not mirror.has(commit):
@@ -157,7 +170,10 @@ def _bring(mirror: Mirror, commit: str, ref: str) -> int:
     return received
 
 
-def _submodules(mirror: Mirror, tree: str, wanted: str | tuple[str, ...], prefix: str = "") -> Iterator[Submodule]:
+def submodules_of(
+    mirror: Mirror, tree: str, wanted: str | tuple[str, ...], prefix: str = "", *, deep: bool = False
+) -> Iterator[Submodule]:
+    """Yield the submodules of a tree; ``all`` brings them and yields theirs, too, and so does `deep` for those named."""
     if wanted == "none":
         return
     listed = _listed(mirror, tree)
@@ -175,10 +191,10 @@ def _submodules(mirror: Mirror, tree: str, wanted: str | tuple[str, ...], prefix
         nested = Mirror(_joined(mirror.asked, raw), mirror.sources)
         yield Submodule(path=prefix + path, url=nested.url, commit=commit)
         # Credentials are known only now; they don't get into the pin.
-        if wanted == "all" or nested.asked != nested.url:
-            _bring_submodule(nested, commit)
-        if wanted == "all":
-            yield from _submodules(nested, f"{commit}^{{tree}}", "all", prefix=f"{prefix}{path}/")
+        if wanted == "all" or deep or nested.asked != nested.url:
+            bring_single(nested, commit)
+        if wanted == "all" or deep:
+            yield from submodules_of(nested, f"{commit}^{{tree}}", "all", prefix=f"{prefix}{path}/")
 
 
 def _listed(mirror: Mirror, tree: str) -> dict[str, tuple[str, str]]:
@@ -218,7 +234,7 @@ def _joined(base: str, url: str) -> str:
     return f"{base}/{rest}"
 
 
-def _bring_submodule(mirror: Mirror, commit: str) -> int:
+def bring_single(mirror: Mirror, commit: str) -> int:
     """Bring one commit of a submodule in, without its history where the remote gives single commits."""
     if mirror.has(commit):
         return 0
@@ -233,7 +249,7 @@ def _bring_submodule(mirror: Mirror, commit: str) -> int:
             f"{mirror.url} doesn't give {commit[:12]}",
             cause="neither by its name nor with its branches and tags",
             help="[mirrors] in the configuration names another place to ask",
-            run=(f"git ls-remote {mirror.url}",),
+            run=(mirror.look,),
         )
     return received
 
@@ -250,7 +266,7 @@ def fetch(pinned: Pin, sources: Sources) -> int:
         for pull in pinned.pulls:
             _pull, made = lay_on(mirror, pull.number, pull.head, commit=pinned.commit, tree=made)
     for one in pinned.submodules:
-        received += _bring_submodule(Mirror(one.url, sources), one.commit)
+        received += bring_single(Mirror(one.url, sources), one.commit)
     for url in (pinned.url, *(one.url for one in pinned.submodules)):
         with contextlib.suppress(OSError):  # read-only sources have no use for it
             os.utime(Mirror(url, sources).path)  # last used, for gc
@@ -306,4 +322,6 @@ def read(pinned: Pin, path: str, sources: Sources) -> bytes | None:
 def contains(pinned: Pin, commit: str, sources: Sources) -> bool:
     """Whether `commit` is the pinned commit or an ancestor of it; False for one that the mirror doesn't know."""
     mirror = Mirror(pinned.url, sources)
+    if not mirror.has(pinned.commit or ""):  # pinned by a lock, and never asked for here
+        fetch(pinned, sources)
     return mirror.git("merge-base", "--is-ancestor", commit, pinned.commit or "").ok

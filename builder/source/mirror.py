@@ -30,7 +30,19 @@ if TYPE_CHECKING:
 
     from builder.source.place import Sources
 
-__all__ = ["ATTRIBUTES", "HEADS", "SHORT", "Mirror", "asking", "environment", "full", "insteadof", "no_room", "reason"]
+__all__ = [
+    "ATTRIBUTES",
+    "HEADS",
+    "SHORT",
+    "Mirror",
+    "asking",
+    "environment",
+    "full",
+    "insteadof",
+    "no_room",
+    "quoted",
+    "reason",
+]
 
 HEADS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
@@ -59,6 +71,9 @@ _GLOBAL = """\
 	directory = *
 """
 _ASK_S = 120
+
+#: What git says of a spec that the remote doesn't know, and of a host of plain files that knows no single commits.
+_ABSENT = re.compile(r"couldn't find remote ref|not our ref|unadvertised object|does not support shallow")
 _PACKS = 40
 _SCANT = 64 << 20
 
@@ -150,6 +165,11 @@ class Mirror:
         return dict(line.split("\t", 1) for line in listed.splitlines())
 
     @property
+    def look(self) -> str:
+        """The command that asks the remote."""
+        return f"git ls-remote {'-- ' if self.url.startswith('-') else ''}{quoted(self.url)}"
+
+    @property
     def shallow(self) -> bool:
         """Whether some history is cut off, as in a repository that was only a submodule so far."""
         return (self.path / "shallow").exists()
@@ -203,7 +223,7 @@ class Mirror:
             words += ["--unshallow"] if everything and self.shallow else []
             words += [f"--depth={depth}"] if depth else []
             done = proc.capture(
-                ["git", f"--git-dir={self.path}", *words, "asked", *specs],
+                ["git", f"--git-dir={self.path}", *words, "--", "asked", *specs],
                 env=asking(self.sources, self.remote),
                 pass_fds=(lock,),
             )
@@ -212,7 +232,7 @@ class Mirror:
             after = self._packs()
             if len(after) > _PACKS:
                 self.git("repack", "-q", "-d", "--geometric=2")
-        if not done.ok and not re.search(r"couldn't find remote ref|not our ref|unadvertised object", done.err):
+        if not done.ok and not _ABSENT.search(done.err):
             raise self.failed(done)
         return sum(size for name, size in after.items() if name not in before)
 
@@ -255,7 +275,7 @@ class Mirror:
             f"{self.url} can't be {'laid out' if dest else 'fetched'}",
             cause=cause,
             help="--offline takes what is at hand; [mirrors] in the configuration names another place to ask",
-            run=(f"git ls-remote {self.url}",),
+            run=(self.look,),
         )
 
     def damaged(self) -> bool:
@@ -294,11 +314,11 @@ class Mirror:
         raise self._unreachable(ref, reason(done))
 
     def _unreachable(self, ref: str, cause: str) -> SourceError:
-        run, recipe = [f"git ls-remote {self.url}"], self.sources.recipe
+        run, recipe = [self.look], self.sources.recipe
         if known := self.known(ref):
             age = show_seconds(self.sources.clock() - known[1])
             cause = f"{cause}\nlast known {ref}: {known[0]}, asked {age} ago"
-            run.insert(0, f"spark-build recipe {recipe} --ref {ref} --offline")
+            run.insert(0, f"spark-build recipe {recipe} --ref {quoted(ref)} --offline")
         return SourceError(
             "remote-unreachable",
             f"{self.url} can't be asked for {ref}",
@@ -334,6 +354,13 @@ class Mirror:
         """Keep that `ref` was `commit` now; the caller holds the lock."""
         state = self.state() | {ref: {"commit": commit, "asked": self.sources.clock()}}
         write_atomic(self.path / "spark-build.json", json.dumps(state).encode())
+
+
+def quoted(word: str) -> str:
+    """Return a word for a command that somebody types; refs and URLs may come from a tree."""
+    import shlex  # noqa: PLC0415  # only for messages
+
+    return shlex.quote(word)
 
 
 def no_room(done: proc.Finished, place: Path) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+from _thread import get_native_id  # `threading` is felt at every start
 from typing import TYPE_CHECKING
 
-from builder.errors import scrubbed
+from builder.errors import HostError, scrubbed
 from builder.events import Waiting
 from builder.values import dataclass
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from builder.events import Sink
 
-__all__ = ["Sources", "locked", "revealed", "without_credentials", "without_login", "write_atomic"]
+__all__ = ["Sources", "locked", "refusals", "revealed", "without_credentials", "without_login", "write_atomic"]
 
 #: URLs that were shown without their secrets, and as they were given: what is asked later in this process needs them.
 _GIVEN: dict[str, str] = {}
@@ -99,7 +101,7 @@ def without_login(url: str) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside and rename, so that no reader ever sees half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{get_native_id()}")
     beside.write_bytes(data)
     beside.replace(path)
 
@@ -115,3 +117,24 @@ def locked(path: Path, sources: Sources, *, what: str) -> Iterator[int]:
             sources.sink.emit(Waiting(what=what, holder="another fetch"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a file system refuses into HostError ``unwritable`` or ``disk-full``."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or "the sources' folder"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            summary = f"no space left at {place}"
+            raise HostError("disk-full", summary, cause=str(error), run=("spark-build gc",)) from error
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        raise HostError(
+            "unwritable",
+            f"{place} can't be used",
+            cause=str(error),
+            help="[sources] cache in the configuration names another folder for sources",
+            run=(f"ls -ld {place}",) if error.filename else (),
+        ) from error

@@ -43,8 +43,10 @@ _BROKEN = (
 )
 
 
-def unpack(archive: Path, dest: Path, *, epoch: int) -> None:
-    """Leave the archive's tree at `dest` (its single top folder stripped), every time stamp `epoch`, modes 644 and 755.
+def unpack(archive: Path, dest: Path, *, epoch: int, strip: int | None = None) -> None:
+    """Leave the archive's tree at `dest`, every time stamp `epoch`, modes 644 and 755.
+
+    `strip` leading folders are dropped, each of which has to be the only one; None means a single one where there is one.
 
     Unpacked beside and renamed; an error leaves nothing. Raises SourceError ``archive-unsafe`` for a member that leaves the
     folder, is absolute, a link out of the tree, a device, or there twice, and for an archive that grows out of proportion;
@@ -56,7 +58,7 @@ def unpack(archive: Path, dest: Path, *, epoch: int) -> None:
     try:
         with _whole(archive):
             (_unzip if _is_zip(archive) else _untar)(archive, beside)
-        top = _single(beside)
+        top = _single(beside) if strip is None else _below(beside, strip, archive)
         _check_links(top, archive)
         checkout.settle(top, epoch)
         os.replace(top, dest)  # noqa: PTH105  # fails on a folder that isn't empty, as it should
@@ -90,6 +92,21 @@ def _is_zip(archive: Path) -> bool:
 def _single(folder: Path) -> Path:
     entries = list(folder.iterdir())
     return entries[0] if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink() else folder
+
+
+def _below(folder: Path, levels: int, archive: Path) -> Path:
+    for _level in range(levels):
+        below = _single(folder)
+        if below == folder:
+            raise SourceError(
+                "archive-layout",
+                f"{archive.name} doesn't have {levels} leading folder{'s' if levels > 1 else ''} to drop",
+                cause=f"it holds {', '.join(sorted(one.name for one in folder.iterdir())[:5]) or 'nothing'} there",
+                help="the recipe's `strip` says how many are dropped",
+                run=(f"python3 -m {'zipfile' if archive.suffix == '.zip' else 'tarfile'} -l {archive}",),
+            )
+        folder = below
+    return folder
 
 
 class _Names:

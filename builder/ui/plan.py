@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import scrubbed
 from builder.recipe.units import show_bytes, show_seconds
@@ -42,11 +42,13 @@ def plan_lines(
     lines += [f"  {_step(step, now)}" for step in plan.steps]
     lines += [_row("" if at else "source", line) for at, line in enumerate(_pin(plan.pin, now))]
     if plan.misses:
-        lines += _work(plan)
+        lines += [*_contents(plan), *_work(plan)]
     lines.append(_row("wheelhouse", f"{wheelhouse} ({wheelhouse_from})"))
     asked = command(request, wheelhouse=wheelhouse if wheelhouse_from == "--wheelhouse" else None) if request else ""
     if plan.misses:
         lines.append(f"  Run: {asked or f'spark-build recipe {plan.recipe}'}")
+        for text, run in plan.advice:
+            lines += [f"  ▲ {text}", *([f"    Run: {run}"] if run else [])]
     return tuple(lines)
 
 
@@ -71,6 +73,11 @@ def plan_json(plan: Plan) -> dict[str, Json]:
             }
             for step in plan.steps
         ],
+        "nested": [one.identity() for one in plan.nested],
+        "lacking": list(plan.lacking),
+        "retired": list(plan.retired),
+        "modules": list(plan.modules),
+        "advice": [{"text": text, "run": run or None} for text, run in plan.advice],
         "nearest": plan.nearest,
         "reasons": list(plan_reasons(plan)),
         "changes": [{"path": one.path, "kind": one.kind, "old": one.old, "new": one.new} for one in plan.changes],
@@ -132,7 +139,12 @@ def command(request: Request, *, wheelhouse: Path | None = None) -> str:
         "--isolation": request.isolation if request.isolation != "auto" else None,
         "--wheelhouse": wheelhouse,
     }
-    several = [("--pr", request.pulls), ("--output", request.outputs)]
+    several = [
+        ("--pr", request.pulls),
+        ("--output", request.outputs),
+        ("--with", [word for word, taken in request.variants.items() if taken]),
+        ("--without", [word for word, taken in request.variants.items() if not taken]),
+    ]
     pairs = [("--set", request.settings), ("--env", request.env)]
     words = ["spark-build", "recipe", request.recipe]
     for flag, value in single.items():
@@ -172,6 +184,25 @@ def _pin(pin: Pin, now: float) -> Iterator[str]:
     if pin.stale:
         age = f"as of {ago(now - pin.asked_at)}" if pin.asked_at else "of unknown age"
         yield f"▲ {age}: the remote wasn't asked"
+
+
+def _contents(plan: Plan) -> Iterator[str]:
+    """Yield what goes into the build beside the source: the architecture as the project gets it, patches, nested sources."""
+    document: Any = plan.inputs.document
+    effective = " ".join(document["arch"])
+    if document["target"]["arch"] != effective:
+        yield _row("arch", f"{document['target']['arch']}, which this project builds as {effective}")
+    if document["patches"]:
+        yield _row("patches", clip(", ".join(one["id"] for one in document["patches"]), _WIDTH - 13))
+    for one in plan.retired:
+        yield _row("", f"▲ patch {one}")
+    for at, one in enumerate(plan.modules):
+        yield _row("" if at else "modules", clip(one, _WIDTH - 13))
+    if plan.nested:
+        yield _row("nested", f"{len(plan.nested)} sources that the tree pulls in, each pinned")
+    if plan.lacking:
+        some = clip(", ".join(plan.lacking), _WIDTH - 13 - 16)
+        yield _row("", f"not at hand: {some}")
 
 
 def _work(plan: Plan) -> Iterator[str]:

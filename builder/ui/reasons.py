@@ -28,6 +28,8 @@ _SUBJECTS = (
     (r"source\.submodules\[(.+?)\].*", "submodule"),
     (r"source\.pulls.*", "pulls"),
     (r"source(?:\..*)?", "source"),
+    (r"nested\[(.+?)\].*", "nested"),
+    (r"nested.*", "other"),
     (r"patches\[(.+?)\].*", "patch"),
     (r"patches.*", "patches"),
     (r"requires\..+?\[([^\]]+)\].*", "requirement"),
@@ -152,6 +154,14 @@ def _env(name: str, changes: Sequence[Change]) -> str:
     return f"variable {name}: {_arrow(first)}"
 
 
+def _nested(name: str, changes: Sequence[Change]) -> str:
+    """Return what became of a nested source: another commit or archive, or another put in its place."""
+    if put := _at(changes, "].replaced"):
+        what = "is the pinned one again" if put.kind == "removed" else "has another in its place"
+        return f"nested source {name} {what}"
+    return _thing(f"nested source {name}", changes, "].commit", "].tree")
+
+
 def _output(name: str, changes: Sequence[Change]) -> str:
     first = changes[0]
     if first.kind == "changed":
@@ -173,6 +183,7 @@ _WORDS: dict[str, Callable[[str, Sequence[Change]], str]] = {
     "schema": lambda _, found: f"this spark-build makes other bytes (inputs schema {_arrow(found[0])})",
     "source": _source,
     "submodule": lambda name, found: _thing(f"submodule {name}", found, "].commit"),
+    "nested": _nested,
     "pulls": lambda _, _found: "pull requests laid on changed",
     "patch": lambda name, found: f"patch {name} {found[0].kind.replace('changed', 'edited')}",
     "patches": lambda _, found: "patches in another order" if _at(found, ".order") else "patches changed",

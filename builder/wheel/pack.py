@@ -21,7 +21,7 @@ from builder.errors import BuildFailed, CheckRefused
 from builder.stages import ZIP_EPOCH
 from builder.wheel import read
 from builder.wheel.label import labelled
-from builder.wheel.rewrite import Change
+from builder.wheel.rewrite import Change, excludes_torch
 from builder.wheel.strip import Stripper
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ def finish(  # noqa: PLR0913  # each is a fact that ends up in the bytes
     expected: str,
     env: Mapping[str, str],
     scratch: Path,
+    torch: str | None = None,
 ) -> Wheel:
     """Write the labelled wheel into `dest` and return it.
 
     `siblings` maps outputs of the same evaluation to their labelled versions: exact pins on them follow. `version_module`
-    is a shell pattern of files that repeat the version as a string. `extra_files` lie below ``.dist-info``. The same input,
-    label and `epoch` (seconds) give the same bytes.
+    is a shell pattern of files that repeat the version as a string. `extra_files` lie below ``.dist-info``. Where METADATA
+    excludes `torch`, a version of it, that one is put there. The same input, label and `epoch` (seconds) give the same
+    bytes.
 
     Raises BuildFailed ``wheel-name`` when the backend built another project, ``version-module`` when no file that matches
     repeats the version, ``version-invalid``; CheckRefused when the wheel is damaged or unsafe; HostError ``strip-missing``.
@@ -86,6 +88,7 @@ def finish(  # noqa: PLR0913  # each is a fact that ends up in the bytes
             new_info=f"{stem}.dist-info",
             module=version_module,
             siblings={read.normalised(name): version for name, version in siblings.items()},
+            torch=torch if torch and excludes_torch(found.metadata, torch) else None,
         )
         build = f"-{parts.build}" if parts.build else ""
         target = dest / f"{stem}{build}-{parts.python}-{parts.abi}-{parts.platform}.whl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ from builder.wheel.read import header_lines, normalised
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Change"]
+__all__ = ["Change", "excludes_torch"]
+
+#: Released with each torch, for that one alone.
+_WITH_TORCH = ("torchvision", "torchaudio")
 
 #: A requirement up to its marker (PEP 508): the project with its extras, then versions, in brackets or not.
 _REQUIREMENT = re.compile(r"(?P<head>(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?)(?P<versions>[^;@]*)")
@@ -24,7 +28,8 @@ _EXACT = re.compile(r"(?P<operator>(?<![=!~<>])===?)\s*(?P<version>[^\s,()=]+)")
 class Change:
     """From version `old` to `new`; `siblings` maps normalised projects to the versions that exact pins on them get.
 
-    `module` is a shell pattern of the files that repeat the version as a string.
+    `module` is a shell pattern of the files that repeat the version as a string. With `torch`, that version of it is what
+    METADATA asks for, and any torchvision and torchaudio.
     """
 
     old: str
@@ -33,6 +38,7 @@ class Change:
     new_info: str
     module: str | None
     siblings: Mapping[str, str]
+    torch: str | None = None
 
     def renamed(self, name: str) -> str:
         """Return `name` with the version in ``.dist-info`` and ``.data`` folders replaced."""
@@ -85,8 +91,14 @@ class Change:
         return key + colon + b" " + new.encode(errors="surrogateescape") + ending
 
     def _requirement(self, text: str) -> str:
-        """Return a requirement with ``==`` and ``===`` on the very version of a sibling moved to its labelled one."""
+        """Return a requirement as the labelled wheel has it.
+
+        ``==`` and ``===`` on the very version of a sibling are moved to its labelled one.
+        """
         found = _REQUIREMENT.match(text)
+        if found and self.torch and normalised(found["project"]) in {"torch", *_WITH_TORCH}:
+            exact = f"=={self.torch}" if normalised(found["project"]) == "torch" else ""
+            return f"{found['head'].strip()}{exact}{text[found.end() :]}"
         if not found or normalised(found["project"]) not in self.siblings:
             return text
         labelled = self.siblings[normalised(found["project"])]
@@ -97,6 +109,21 @@ class Change:
             return f"{hit['operator']}{labelled}"
 
         return f"{found['head']}{_EXACT.sub(moved, found['versions'])}{text[found.end() :]}"
+
+
+def excludes_torch(metadata: bytes, version: str) -> bool:
+    """Whether METADATA asks for a torch that `version` isn't."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415  # not on the hit path
+
+    for lines in header_lines(metadata):
+        key, _colon, value = b" ".join(line.strip() for line in lines).partition(b":")
+        if key.strip().lower() != b"requires-dist":
+            continue
+        with contextlib.suppress(InvalidRequirement):
+            one = Requirement(value.decode(errors="replace").strip())
+            if normalised(one.name) == "torch" and not one.specifier.contains(version, prereleases=True):
+                return True
+    return False
 
 
 def _same_public(one: str, other: str) -> bool:

@@ -97,6 +97,8 @@ def _used(inputs: Mapping[str, Any], output: str) -> Iterator[dict[str, Any]]:
     yield _source(str(inputs["name"]), source)
     for sub in source["submodules"]:
         yield _git(f"submodule:{sub['path']}", sub["path"], sub["commit"], url=sub["url"])
+    for one in inputs.get("nested", ()):
+        yield _nested(one)
     for pull in source["pulls"]:
         yield _patch(f"pull:{pull['number']}", f"pull request {pull['number']}", pull["sha256"])
     for patch in inputs["patches"]:
@@ -142,6 +144,19 @@ def _git(
     if url:
         one["externalReferences"] = [{"type": "vcs", "url": url}]
     return one
+
+
+def _nested(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the tree pulled in under one name; of what was put in its place only the bytes are known."""
+    ref, name = f"nested:{one['id']}", one["id"]
+    if "replaced" in one:
+        return _with(_component(ref, "library", name, "", role="source"), {"digest": one["replaced"] or ""})
+    if one["kind"] == "git":
+        return _git(ref, name, one["commit"], url=one["url"])
+    made = _component(ref, "library", name, "", role="source")
+    digest = one["tree"].removeprefix("sha256:")
+    made["purl"] = purl("generic", name, checksum=f"sha256:{digest}", download_url=one["url"])
+    return {**made, "hashes": [{"alg": "SHA-256", "content": digest}]}
 
 
 def _patch(ref: str, name: str, sha256: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def publish(house: Wheelhouse, wheels: Sequence[Wheel], filing: Filing) -> tuple
             there = {wheel.filename: names.known(house, wheel, filing) for wheel in wheels}
             if None not in there.values():
                 return tuple(stored for stored in there.values() if stored is not None)
-            folder = claim.enter_context(_claimed(house))
+            folder = claim.enter_context(claimed(house))
         with _undoing(house, lambda: shutil.rmtree(folder, ignore_errors=True)):
             signed = _bring_in(folder, [wheel for wheel in wheels if there[wheel.filename] is None], filing)
         with house.writing():
@@ -116,7 +116,7 @@ def _file(
 
 
 @contextlib.contextmanager
-def _claimed(house: Wheelhouse) -> Iterator[Path]:
+def claimed(house: Wheelhouse) -> Iterator[Path]:
     """Give an incoming folder, on the disk and locked by us. The write lock is held when this begins."""
     incoming = house.root / "wheels" / ".incoming"
     folder = incoming / os.urandom(16).hex()
@@ -256,7 +256,7 @@ def _end(house: Wheelhouse, folder: Path, op: str | None) -> None:
 
 def remove(house: Wheelhouse, wheel: Stored) -> None:
     """See `Wheelhouse.remove`."""
-    with house.writing(), _claimed(house) as folder:
+    with house.writing(), claimed(house) as folder:
         announced = False
         try:
             with house.catalogue.transaction() as db:
@@ -280,11 +280,7 @@ def _unlist(db: sqlite3.Connection, sha256: str) -> None:
 
 def _delete(wheel: Stored) -> None:
     """Leave neither file nor record, nor their names after a power cut."""
-    for file in (
-        signature(wheel.path),
-        sidecar(wheel.path),
-        wheel.path,
-    ):  # the wheel last: it is what a recovery goes by
+    for file in (signature(wheel.path), sidecar(wheel.path), wheel.path):  # the wheel last: a recovery goes by it
         _drop(file)
     with contextlib.suppress(FileNotFoundError):
         durable.sync_folder(wheel.path.parent)
@@ -350,6 +346,10 @@ def _announced(root: Path, folders: Mapping[str, Path]) -> dict[str, dict[str, A
                     del found[other]  # removed, and published again since
                 if number in folders:
                     found[number] = entry
+            case "promote":  # of a channel's the last one counts
+                about = ("promote", entry["channel"])
+                found = {key: one for key, one in found.items() if (one["op"], one.get("channel")) != about}
+                found |= {number: entry} if number in folders else {}
             case "remove" if number in folders:
                 found[number] = entry
             case "publish.end" | "publish.undo":
@@ -358,6 +358,12 @@ def _announced(root: Path, folders: Mapping[str, Path]) -> dict[str, dict[str, A
 
 
 def _settle(house: Wheelhouse, folder: Path, entry: Mapping[str, Any]) -> None:
+    if entry["op"] == "promote":
+        from builder.wheelhouse import channel  # noqa: PLC0415  # hardly ever
+
+        channel.settle(house, entry)
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     if entry["op"] == "remove":
         for wheel in house.catalogue.stored("sha256=? AND filename=?", (entry["sha256"], entry["filename"])):
             with house.catalogue.transaction() as db:

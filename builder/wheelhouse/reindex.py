@@ -16,6 +16,7 @@ from builder.errors import CheckRefused, SparkError
 from builder.stages import Stored
 from builder.values import dataclass, replace
 from builder.wheel import read
+from builder.wheelhouse import channel as channels
 from builder.wheelhouse import connection, filesystem, journal, locks, publish, store
 from builder.wheelhouse.catalogue import Catalogue
 
@@ -143,6 +144,7 @@ class _Replayed:
         self.memory: dict[tuple[str, str], Any] = {}
         self.names: dict[str, str] = {}
         self.channels: dict[str, float] = {}
+        self.promoted: dict[str, dict[str, Any]] = {}
 
 
 def _replay(root: Path) -> _Replayed:
@@ -160,9 +162,13 @@ def _replay(root: Path) -> _Replayed:
                 pending.pop(entry["id"], None)
             case "publish.end" if begun := pending.pop(entry["id"], None):
                 _take(found, begun, root)
+            case "promote":
+                _promote(found, entry)
             case "remove":
                 found.wheels.pop(entry["filename"], None)
                 found.memory.pop((publish.FOREIGN, entry["sha256"]), None)
+                for promoted in found.promoted.values():
+                    promoted["wheels"] = [sha256 for sha256 in promoted["wheels"] if sha256 != entry["sha256"]]
     return found
 
 
@@ -174,8 +180,20 @@ def _take(found: _Replayed, entry: Mapping[str, Any], root: Path) -> None:
         found.names.setdefault(wheel.filename, wheel.sha256)
         if entry["channel"]:
             found.channels.setdefault(entry["channel"], wheel.created)
+        if (promoted := found.promoted.get(entry["channel"])) and wheel.sha256 not in promoted["wheels"]:
+            promoted["wheels"] = [*promoted["wheels"], wheel.sha256]
         if entry["inputs"] is not None:
             found.inputs[wheel.fingerprint] = (wheel.recipe, entry["inputs"])
+
+
+def _promote(found: _Replayed, entry: Mapping[str, Any]) -> None:
+    """Let a channel hold what was promoted, and nothing that was published into it before."""
+    name = entry["channel"]
+    found.channels.setdefault(name, entry["created_ms"] / 1000)
+    found.promoted[name] = {**entry, "created_ms": round(found.channels[name] * 1000)}
+    for filename, (wheel, channel) in found.wheels.items():
+        if channel == name:
+            found.wheels[filename] = (wheel, None)
 
 
 def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tuple[list[str], dict[Path, str]]:
@@ -199,6 +217,8 @@ def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tu
             else:
                 metadata = publish.metadata_of(wheel.path)
                 catalogue.insert(db, wheel, metadata=metadata, channel=channel, inputs=None)
+        for entry in replayed.promoted.values():
+            channels.enter(db, entry)
     return missing, wrong
 
 
