@@ -256,6 +256,13 @@ def test_a_compiler_that_is_too_old_is_told_before_anything_is_fetched(world: Wo
     assert "upstream.invalid" in world.run("fetch", "modern", code=4).stderr
 
 
+def test_a_plan_says_what_this_machine_lacks(world: World) -> None:
+    world.tiny_repo()
+    world.tiny_recipe(more='[system]\ngcc = ">=99"\n')
+    told = world.run("plan", "tiny", code=10).stdout
+    assert "not on this machine: g++ >=99 is needed" in told
+
+
 def test_a_lock_that_lacks_what_the_tree_pulls_in_is_told_even_frozen(puller: World) -> None:
     whole = (puller.recipes / "puller.toml").read_text()
     first, _blobs, second = whole.rpartition("[[fetch]]")

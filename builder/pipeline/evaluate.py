@@ -345,13 +345,12 @@ def _lacking(nested: Sequence[Nested], sources: source.Sources) -> tuple[str, ..
 
 
 def _advice(basis: Basis) -> tuple[tuple[str, str], ...]:
-    """Return what the recipe has to say about building this, each with the command that does another thing instead."""
+    """Return what stands against building this, each with a command: what this machine lacks, what the recipe advises."""
+    lacks = floors.check(basis.loaded.recipe.system, basis.host)
+    unfit = [(f"not on this machine: {one.name} {one.wanted} is needed, {one.found} is here", one.run) for one in lacks]
     values = {"version": basis.pin.version or "", "commit": basis.pin.commit or ""}
-    return tuple(
-        (one.text, expand(one.run or "", values))
-        for one in basis.loaded.recipe.about.advice
-        if conditions.holds(one.when, basis.facts)
-    )
+    told = [one for one in basis.loaded.recipe.about.advice if conditions.holds(one.when, basis.facts)]
+    return (*unfit, *((one.text, expand(one.run or "", values)) for one in told))
 
 
 def _estimate(wheelhouse: Path, recipe: str, outputs: Sequence[str]) -> int | None:
