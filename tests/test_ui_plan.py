@@ -44,11 +44,12 @@ def test_a_first_build() -> None:
 
 
 def test_what_goes_in_beside_the_source_and_what_the_recipe_advises() -> None:
+    unknown = replace(NESTED[1], id="json", pin=pin(kind="archive", tree="unknown"))
     document: dict[str, Json] = {**DOCUMENT, "arch": ["12.0f"], "patches": [{"id": "drop-fa3", "sha256": "0"}]}
     made = replace(
         plan(),
         inputs=Inputs(document=document, fingerprint=FINGERPRINT),
-        nested=NESTED,
+        nested=(*NESTED, unknown),
         lacking=("llvm",),
         retired=("old: the source has it already",),
         advice=(("a wheel is published", "uv pip install x"),),
@@ -57,7 +58,8 @@ def test_what_goes_in_beside_the_source_and_what_the_recipe_advises() -> None:
     assert "  arch       12.1a, which this project builds as 12.0f" in told
     assert "  patches    drop-fa3" in told
     assert "             ▲ patch old: the source has it already" in told
-    assert "  nested     4 sources that the tree pulls in, each pinned" in told
+    assert "  nested     5 sources that the tree pulls in, each pinned" in told
+    assert "             ▲ 1 without a digest so far: their first fetch gives another fingerprint" in told
     assert "             not at hand: llvm" in told
     assert told[-2:] == ["  ▲ a wheel is published", "    Run: uv pip install x"]
 

@@ -200,6 +200,8 @@ def _contents(plan: Plan) -> Iterator[str]:
         yield _row("" if at else "modules", clip(one, _WIDTH - 13))
     if plan.nested:
         yield _row("nested", f"{len(plan.nested)} sources that the tree pulls in, each pinned")
+    if count := sum(one.kind == "archive" and not one.known for one in plan.nested):
+        yield _row("", f"▲ {count} without a digest so far: their first fetch gives another fingerprint")
     if plan.lacking:
         some = clip(", ".join(plan.lacking), _WIDTH - 13 - 16)
         yield _row("", f"not at hand: {some}")
