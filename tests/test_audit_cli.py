@@ -176,6 +176,16 @@ def test_a_recipe_says_what_is_expected(world: World) -> None:
     assert "error[recipe-missing]" in world.run("audit", str(other), "--recipe", "smal", code=2).stderr
 
 
+def test_an_output_that_a_variant_brings_is_judged_with_that_variant(world: World) -> None:
+    extra = '[[variant]]\nid = "more"\n[[variant.recipe.output]]\nname = "extra"\n'
+    extra += '[[variant.recipe.check]]\nkind = "accept"\nfindings = ["size-limit"]\nreason = "it is larger"\n'
+    world.recipe("small", RECIPE.format(name="small") + extra)
+    wheel = wheelhouse_kit.make_wheel(world.root / "dist", "extra", size=5000)
+    world.run("audit", str(wheel), "--recipe", "small")
+    small = wheelhouse_kit.make_wheel(world.root / "dist", "small", size=5000)
+    world.run("audit", str(small), "--recipe", "small", code=5)
+
+
 def test_the_shipped_recipes_let_pass_what_there_is() -> None:
     good, _mistakes = load.read_all((find.shipped(),))
     named = {slug for one in good for check in one.recipe.check for slug in check.findings}

@@ -137,7 +137,7 @@ def test_every_library_holds_code_for_121a_and_nothing_else(real: Real, kernels:
     (report,) = real.json("audit", str(kernels[1]))["reports"]
     held = {file["path"]: {(one["kind"], one["arch"]) for one in file["images"]} for file in report["files"]}
     assert len(held) == 17
-    assert {one for each in held.values() for one in each} == {("cubin", "121a")}
+    assert {one for each in held.values() for one in each} == {("cubin", "sm_121a")}
     assert report["total"]["verdict"] == "native"
 
 

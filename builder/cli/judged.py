@@ -150,17 +150,17 @@ def said(every: Sequence[Contents], named: Sequence[str], app: App) -> list[Said
 
     Raises RecipeError for a named one that is missing or wrong; UsageError ``recipe-output`` where it makes none of them.
     """
-    from builder.recipe import find, load  # noqa: PLC0415
+    from builder.recipe import find  # noqa: PLC0415
 
     folders = find.folders(app.config().recipe_layers)
-    recipes = [load.load(name, folders) for name in named]
+    projects = [one.project for one in every]
+    recipes = [_loaded(name, folders, projects) for name in named]
     told = [_said(one, recipes or _own(one, folders)) for one in every]
     for recipe in recipes:
         if not any(one.loaded is recipe for one in told):
-            projects = ", ".join(one.project for one in every)
             raise UsageError(
                 "recipe-output",
-                f"the recipe {recipe.recipe.name} makes no {projects}",
+                f"the recipe {recipe.recipe.name} makes no {', '.join(projects)}",
                 cause=f"it makes {', '.join(output.name for output in recipe.recipe.output)}",
                 run=("spark-build recipes list",),
             )
@@ -169,12 +169,27 @@ def said(every: Sequence[Contents], named: Sequence[str], app: App) -> list[Said
 
 def _own(contents: Contents, folders: Sequence[Folder]) -> list[Loaded]:
     """Return the recipe that a wheel of ours names; none where it isn't known here, or has mistakes that lint tells."""
-    from builder.recipe import find, load  # noqa: PLC0415
+    from builder.recipe import find  # noqa: PLC0415
 
     name = str((contents.inputs or {}).get("name", ""))
     with contextlib.suppress(SparkError):
-        return [load.load(name, folders)] if name in find.names(folders) else []
+        return [_loaded(name, folders, [contents.project])] if name in find.names(folders) else []
     return []
+
+
+def _loaded(name: str, folders: Sequence[Folder], projects: Sequence[str]) -> Loaded:
+    """Return a recipe with the variants that bring `projects`: a wheel of such an output was built with it."""
+    from builder.recipe import load  # noqa: PLC0415
+
+    loaded = load.load(name, folders)
+    own = {normalised(output.name) for output in loaded.recipe.output}
+    wanted = {normalised(project) for project in projects} - own
+    bring = {
+        one.id: True
+        for one in loaded.recipe.variant
+        if wanted & {normalised(str(output.get("name", ""))) for output in one.recipe.get("output", ())}
+    }
+    return load.load(name, folders, variants=bring) if bring else loaded
 
 
 def _said(contents: Contents, recipes: Sequence[Loaded]) -> Said:
