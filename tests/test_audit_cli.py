@@ -177,7 +177,7 @@ def test_a_recipe_says_what_is_expected(world: World) -> None:
 
 
 def test_an_output_that_a_variant_brings_is_judged_with_that_variant(world: World) -> None:
-    extra = '[[variant]]\nid = "more"\n[[variant.recipe.output]]\nname = "extra"\n'
+    extra = '[[variant]]\nid = "more"\nabout = "one more"\n[[variant.recipe.output]]\nname = "extra"\n'
     extra += '[[variant.recipe.check]]\nkind = "accept"\nfindings = ["size-limit"]\nreason = "it is larger"\n'
     world.recipe("small", RECIPE.format(name="small") + extra)
     wheel = wheelhouse_kit.make_wheel(world.root / "dist", "extra", size=5000)
