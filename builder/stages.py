@@ -80,6 +80,11 @@ class Request:
     variants: Mapping[str, bool] = field(default_factory=dict)
     below: Mapping[str, Request] = field(default_factory=dict)
 
+    def beneath(self, recipe: str) -> Request:
+        """Return a request for a recipe that this one's builds on: how it is built is the same, what is left open."""
+        how = ("jobs", "memory_bytes", "reserve_bytes", "compile_cache", "offline", "isolation")
+        return Request(recipe=recipe, **{name: getattr(self, name) for name in how})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submodule:

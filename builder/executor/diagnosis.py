@@ -145,7 +145,7 @@ def failed(  # noqa: PLR0913  # everything that a failure is told by
         f"the build of {output} failed in {hook}{at} ({how})",
         cause="\n".join([*excerpt, *_memory(unit, always=False)]),
         help=f"its tree is kept: the same command goes on there{note}",
-        run=run,
+        run=(*run, f"spark-build rerun {ref}"),
     )
 
 

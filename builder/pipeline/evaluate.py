@@ -18,7 +18,7 @@ from builder.pipeline.select import Facts, choose_source, select_outputs
 from builder.recipe import conditions, find, load
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_bytes
-from builder.stages import Request, Target, Torch
+from builder.stages import Target, Torch
 from builder.values import dataclass, replace
 from builder.wheel import label
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from builder.host import Machine
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded, Output, System
-    from builder.stages import EnvLock, Host, Nested, Pin
+    from builder.stages import EnvLock, Host, Nested, Pin, Request
 
 __all__ = ["DEFAULT_ARCH", "Evaluation", "Purpose", "evaluate", "evaluate_all", "told"]
 
@@ -248,19 +248,10 @@ def _built_on(  # what evaluating it takes
     name: str, request: Request, world: World, machine: Machine, known: dict[str, Evaluation], purpose: Purpose
 ) -> Evaluation:
     if name not in known:
-        wanted = request.below.get(name) or Request(
-            recipe=name,
-            python=request.python,
-            arch=request.arch,
-            cuda=request.cuda,
-            jobs=request.jobs,
-            memory_bytes=request.memory_bytes,
-            reserve_bytes=request.reserve_bytes,
-            compile_cache=request.compile_cache,
-            offline=request.offline,
-            isolation=request.isolation,
-            below=request.below,
+        beneath = replace(
+            request.beneath(name), python=request.python, arch=request.arch, cuda=request.cuda, below=request.below
         )
+        wanted = request.below.get(name) or beneath
         with advice.exact(wanted, world):
             known[name] = _evaluate(wanted, world, machine, known, purpose)
     return known[name]

@@ -12,7 +12,6 @@ from builder.lockfile import Lock, LockedRecipe
 from builder.pipeline import asked, order
 from builder.recipe.layers import Layer
 from builder.recipe.model import OUTSIDE
-from builder.stages import Request
 from builder.values import replace
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from builder.pipeline.evaluate import Evaluation
     from builder.pipeline.world import World
     from builder.recipe.model import Loaded
+    from builder.stages import Request
 
 __all__ = ["again", "held", "hold", "incomplete", "of", "require", "update"]
 
@@ -140,7 +140,7 @@ def hold(
             loaded = order.loaded_of(filled, inside)
             lacking = asked.hidden(entry, request, site=_site(world), layer=inside is not world)
             one = held(request, lock, loaded, frozen=frozen, path=path, lacking=tuple(lacking))
-            below = {name: take(request.below.get(name) or _below(name, request)) for name in loaded.recipe.builds_on}
+            below = {name: take(request.below.get(name) or request.beneath(name)) for name in loaded.recipe.builds_on}
             done[request.recipe] = replace(one, below=below)
         return done[request.recipe]
 
@@ -210,19 +210,6 @@ def _of(lock: Lock, request: Request, path: Path) -> LockedRecipe:
         return lock.recipes[request.recipe]
     text = f"{path.name} doesn't hold it; it holds {', '.join(sorted(lock.recipes)) or 'nothing'}"
     raise _stale([f"{request.recipe}: {text}"], path, (request,))
-
-
-def _below(name: str, request: Request) -> Request:
-    """Return a request for a recipe that `request` builds on, with the words that hold for both."""
-    return Request(
-        recipe=name,
-        jobs=request.jobs,
-        memory_bytes=request.memory_bytes,
-        reserve_bytes=request.reserve_bytes,
-        compile_cache=request.compile_cache,
-        offline=request.offline,
-        isolation=request.isolation,
-    )
 
 
 def _other_tables(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
