@@ -15,13 +15,15 @@ import base64
 import hashlib
 import io
 import os
-import re
 import sys
 import tarfile
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import tomli_w
 
 from builder import config
 from builder.pipeline.evaluate import evaluate_all
@@ -62,12 +64,12 @@ def archive(folder: Path, name: str) -> Path:
 
 def recipe(name: str, source: Path) -> str:
     """Return FlashInfer's recipe for another project and source."""
-    text = (shipped().recipes / "flashinfer.toml").read_text()
-    text = re.sub(r'^name = "flashinfer"$', f'name = "{name}"', text, flags=re.MULTILINE)
-    text = re.sub(r'^name = "flashinfer-python"$', f'name = "{name}"', text, flags=re.MULTILINE)
+    table = tomllib.loads((shipped().recipes / "flashinfer.toml").read_text())
+    for key in ("patch", "variant", "check"):  # those are about FlashInfer's own files
+        table.pop(key, None)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    first = f'[[source]]\nkind = "archive"\nurl = "{source.as_uri()}"\nversion = "1.0"\nsha256 = "{digest}"\n\n'
-    return text.replace("[[source]]\n", f"{first}[[source]]\n", 1)
+    made = {"kind": "archive", "url": source.as_uri(), "version": "1.0", "sha256": digest}
+    return tomli_w.dumps({**table, "name": name, "source": [made, *table["source"]], "output": [{"name": name}]})
 
 
 def wheel(folder: Path, one: Evaluation) -> Wheel:
