@@ -6,6 +6,7 @@ schema version; it is kept with the wheel, and `diff` of two of them is the only
 
 from __future__ import annotations
 
+import marshal
 from typing import TYPE_CHECKING, Literal
 
 from builder.digest import canonical_json, sha256_json
@@ -143,7 +144,7 @@ def diff(old: Json, new: Json) -> tuple[Change, ...]:
 
 def _diff(path: str, old: Json, new: Json) -> Iterator[Change]:
     # Most of two documents is equal; true and 1 are, too, for Python, and aren't the same in a document.
-    if old == new and (isinstance(old, str) or canonical_json(old) == canonical_json(new)):
+    if old == new and (marshal.dumps(old, 2) == marshal.dumps(new, 2) or canonical_json(old) == canonical_json(new)):
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):

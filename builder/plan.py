@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
+from builder.digest import canonical_json
 from builder.inputs import diff
 from builder.values import dataclass, field
 
@@ -102,11 +104,12 @@ def make(  # noqa: PLR0913  # the plan is where everything meets
     )
     nearest: Known | None = None
     changes: tuple[Change, ...] = ()
-    if not lost and any(step.decision == "miss" for step in steps):
+    if known and not lost and any(step.decision == "miss" for step in steps):
+        current = json.loads(canonical_json(dict(inputs.document)))  # its keys in the order of the stored ones
         for candidate in known:
             if candidate.fingerprint == inputs.fingerprint:
                 continue
-            found = diff(dict(candidate.document), dict(inputs.document))
+            found = diff(dict(candidate.document), current)
             if nearest is None or len(found) < len(changes):
                 nearest, changes = candidate, found
     return Plan(
