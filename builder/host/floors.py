@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,7 @@ def gcc_command(distro: str) -> str:
     return "sudo apt install g++"
 
 
+@functools.cache  # asked of each recipe of a plan
 def distribution(release: Path = Path("/etc/os-release")) -> str:
     """Return ID and VERSION_ID of os-release(5) as ``ubuntu-24.04``, or an empty text."""
     try:
@@ -129,6 +131,7 @@ def _ranged(name: str, tool: Tool | None, wanted: str | None, run: str) -> Lack 
     return None if fits(tool.version, wanted) else Lack(name=name, found=tool.version, wanted=wanted, run=run)
 
 
+@functools.cache
 def fits(version: str, wanted: str) -> bool:
     """Return whether a version lies in a range (PEP 440); one that can't be read doesn't."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415  # only on a miss
