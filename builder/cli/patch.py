@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.cli.request import add_progress, add_variants, pairs, variants
+from builder.cli.request import add_progress, add_variants, pairs, repository, variants
 from builder.errors import Interrupted, SparkError, UsageError
 from builder.stages import Request
 from builder.values import replace
@@ -136,7 +136,7 @@ def _request(name: str, args: argparse.Namespace, app: App, *, pulls: Sequence[i
         recipe=name,
         ref=args.ref,
         pulls=tuple(pulls),
-        repo=str((app.cwd / args.repo).resolve()) if args.repo and (app.cwd / args.repo).is_dir() else args.repo,
+        repo=repository(args.repo, app),
         version=args.source_version,
         source=(app.cwd / args.source).resolve() if args.source else None,
         outputs=tuple(args.output),

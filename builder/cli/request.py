@@ -28,6 +28,7 @@ __all__ = [
     "held",
     "nameless",
     "pairs",
+    "repository",
     "requests",
     "variants",
 ]
@@ -208,7 +209,7 @@ def requests(args: argparse.Namespace, app: App, *, force: bool = False) -> tupl
             recipe=name,
             ref=args.ref,
             pulls=tuple(args.pr),
-            repo=_repository(args.repo, app),
+            repo=repository(args.repo, app),
             version=args.source_version,
             source=(app.cwd / args.source).resolve() if args.source else None,
             outputs=tuple(args.output),
@@ -291,7 +292,7 @@ def _cache(word: str | None) -> str | None:
     return word
 
 
-def _repository(given: str | None, app: App) -> str | None:
+def repository(given: str | None, app: App) -> str | None:
     """Return a repository's URL; a folder by its whole path, since nobody else knows our working folder."""
     return str((app.cwd / given).resolve()) if given and (app.cwd / given).is_dir() else given
 

@@ -193,7 +193,8 @@ def _evaluate(
         from builder.pipeline import modules  # noqa: PLC0415  # not on the hit path
 
         listed = modules.lines(loaded, outputs, [one.recipes for one in folders], world.sink)
-        made = replace(made, nested=nested, lacking=_lacking(nested, sources), advice=_advice(basis), modules=listed)
+        lacking = _lacking(nested, sources) if purpose == "plan" else ()  # a fetch and a build look for themselves
+        made = replace(made, nested=nested, lacking=lacking, advice=_advice(basis), modules=listed)
     return Evaluation(
         request=request,
         loaded=loaded,
