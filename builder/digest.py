@@ -36,11 +36,33 @@ def canonical_json(value: object) -> bytes:
 
     Raises TypeError when it holds a float, a set or a key that's no string, UnicodeEncodeError for a text that is none.
     """
-    _check(value, "$")
+    if not _is_plain(value):
+        _check(value, "$")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+_TEXTS = frozenset([str])
+_LEAVES = frozenset([str, bool, int, type(None)])
+
+
+def _is_plain(value: object) -> bool:
+    """Whether all of it is of the plain types themselves; cheap, since it makes no paths for a message."""
+    open_: list[object] = [value]
+    for one in open_:  # grows while it is walked
+        kind = type(one)
+        if kind is dict:
+            if not _TEXTS.issuperset(map(type, one)):  # type: ignore[call-overload]  # a dictionary: its keys
+                return False
+            open_ += [item for item in one.values() if type(item) not in _LEAVES]  # type: ignore[attr-defined]
+        elif kind is list or kind is tuple:
+            open_ += [item for item in one if type(item) not in _LEAVES]  # type: ignore[attr-defined]
+        elif kind not in _LEAVES:
+            return False
+    return True
+
+
 def _check(value: object, where: str) -> None:
+    """Say what is wrong, and where; what is made from the plain types is right, too."""
     if value is None or isinstance(value, bool | int | str):
         return
     if isinstance(value, list | tuple):

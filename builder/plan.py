@@ -10,7 +10,7 @@ from builder.inputs import diff
 from builder.values import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from builder.digest import Json
     from builder.inputs import Change, Inputs
@@ -84,7 +84,7 @@ def make(  # noqa: PLR0913  # the plan is where everything meets
     label: str,
     outputs: Sequence[str],
     stored: Sequence[Stored],
-    known: Sequence[Known],
+    known: Iterable[Known],
     lost: Sequence[str] = (),
     jobs: int,
     estimate_s: int | None = None,
@@ -104,14 +104,17 @@ def make(  # noqa: PLR0913  # the plan is where everything meets
     )
     nearest: Known | None = None
     changes: tuple[Change, ...] = ()
-    if known and not lost and any(step.decision == "miss" for step in steps):
-        current = json.loads(canonical_json(dict(inputs.document)))  # its keys in the order of the stored ones
+    if not lost and any(step.decision == "miss" for step in steps):
+        current: Json = None
         for candidate in known:
             if candidate.fingerprint == inputs.fingerprint:
                 continue
+            current = current or json.loads(canonical_json(dict(inputs.document)))  # keys in the order of stored ones
             found = diff(dict(candidate.document), current)
             if nearest is None or len(found) < len(changes):
                 nearest, changes = candidate, found
+            if len(changes) == 1:  # none can be nearer
+                break
     return Plan(
         recipe=str(inputs.document["name"]),
         inputs=inputs,

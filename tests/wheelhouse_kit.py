@@ -127,7 +127,7 @@ def read_all(root: Path) -> None:
     """Read what the catalogue says as commands do."""
     with opened(root) as house:
         house.list_wheels(include_unpublished=True)
-        house.known("tiny")
+        list(house.known("tiny"))
 
 
 def whole(root: Path, *, sealed: bool = False) -> dict[str, str]:

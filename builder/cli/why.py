@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _find(world: World, recipe: str, ref: str) -> Known:
-    known = world.house.known(recipe)
+    known = tuple(world.house.known(recipe))
     if ref.startswith("^") and ref[1:].isdigit() and 0 < int(ref[1:]) <= len(known):
         return known[int(ref[1:]) - 1]
     found = [one for one in known if one.fingerprint.startswith(ref)]

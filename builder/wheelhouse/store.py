@@ -190,16 +190,16 @@ class Wheelhouse:
         rows = self.catalogue.rows("SELECT document FROM inputs WHERE fingerprint=?", (fingerprint,))
         return self.catalogue.document(rows[0][0]) if rows else None
 
-    def known(self, recipe: str, *, limit: int = KNOWN_LIMIT) -> tuple[Known, ...]:
-        """Return the newest stored builds of `recipe`, newest first."""
+    def known(self, recipe: str, *, limit: int = KNOWN_LIMIT) -> Iterator[Known]:
+        """Yield the newest stored builds of `recipe`, newest first."""
         rows = self.catalogue.rows(
-            "SELECT w.fingerprint, MAX(w.created) AS at, i.document FROM wheels w JOIN inputs i USING (fingerprint) "
-            "WHERE w.recipe=? GROUP BY w.fingerprint ORDER BY at DESC LIMIT ?",
+            "SELECT fingerprint, MAX(created) AS at FROM wheels WHERE recipe=? GROUP BY fingerprint "
+            "ORDER BY at DESC LIMIT ?",
             (recipe, limit),
         )
-        return tuple(
-            Known(fingerprint=row[0], created=row[1], document=self.catalogue.document(row[2])) for row in rows
-        )
+        for fingerprint, created in rows:  # documents are large, and the first ones mostly settle it
+            if (document := self.inputs(fingerprint)) is not None:
+                yield Known(fingerprint=fingerprint, created=created, document=document)
 
     def metadata(self, sha256: str) -> bytes:
         """Return the METADATA of a stored wheel."""
@@ -228,6 +228,12 @@ class Wheelhouse:
             self.note("plan", fingerprint=fingerprint, first=int(now))
             db.execute("INSERT INTO plans VALUES (?,?)", (fingerprint, now))
         return now
+
+    def planned_as(self, fingerprint: str, first: float) -> None:
+        """Let `first` be when `fingerprint` was first planned: whose wheel was taken in has the label of that time."""
+        with self.writing(), self.catalogue.transaction() as db:
+            self.note("plan", fingerprint=fingerprint, first=int(first))
+            db.execute("INSERT OR REPLACE INTO plans VALUES (?,?)", (fingerprint, float(int(first))))
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what was remembered under `kind` and `key`, or None."""
