@@ -38,9 +38,17 @@ class Place(str):
 
 #: What a table may hold: a type, or the words to choose from. A table without keys maps any text to a text.
 _KEYS: dict[str, dict[str, type | tuple[str, ...]] | None] = {
-    "wheelhouse": {"path": Place},
+    "wheelhouse": {"path": Place, "upstream": str, "upstream-token-file": Place},
     "sources": {"cache": Place},
-    "index": {"url": str},
+    "index": {
+        "url": str,
+        "public-url": str,
+        "reserve": list,
+        "superseded": ("hide", "list"),
+        "pass-through": list,
+        "pass-through-url": str,
+        "tokens": Place,
+    },
     "mirrors": None,
     "build": {
         "jobs": int,
@@ -62,8 +70,9 @@ class Config:
     `wheelhouse` and `sources` are absolute. `wheelhouse_from` says which rule chose the wheelhouse, for plans to print.
     `mirrors` maps URL prefixes to what is asked instead, longest prefix first. `recipe_layers` are folders that may hold
     ``<name>.toml`` (and ``patches/<name>/``), weakest first, each with the layer's word. `build` holds ``[build]``,
-    `compile_cache` ``[compile-cache]``. `signing_key` is the SSH key that signs the records of wheels, `signers` the file of
-    those whose signatures hold; None where nothing is signed, or nobody's signature is asked for.
+    `compile_cache` ``[compile-cache]``, `index` ``[index]``. `upstream` is the server that is asked for a build before it is
+    made, `upstream_token_file` holds the token for it. `signing_key` is the SSH key that signs the records of wheels,
+    `signers` the file of those whose signatures hold; None where nothing is signed, or nobody's signature is asked for.
     """
 
     wheelhouse: Path
@@ -74,7 +83,10 @@ class Config:
     recipe_layers: tuple[tuple[str, Path], ...]
     build: Mapping[str, Any]
     compile_cache: Mapping[str, str]
+    index: Mapping[str, Any]
     files: tuple[Path, ...]
+    upstream: str | None = None
+    upstream_token_file: Path | None = None
     signing_key: Path | None = None
     signers: Path | None = None
 
@@ -117,7 +129,7 @@ def inspect(
     else:
         files = (site / "config.toml", user / "config.toml")
     merged: dict[str, dict[str, Any]] = {}
-    read = tuple(file for file in files if file.is_file())
+    read = tuple(file for file in files if _is_there(file, mistakes))
     for file in read:
         for table, values in _read(file, mistakes, home).items():
             merged.setdefault(table, {}).update(values)
@@ -126,6 +138,7 @@ def inspect(
     place, rule = _wheelhouse(env, merged, wheelhouse, data)
     sources = env.get("SPARK_BUILD_SOURCES") or merged.get("sources", {}).get("cache") or cache / "sources"
     signing = {name: Path(path) for name, path in merged.get("signing", {}).items()}
+    token = merged.get("wheelhouse", {}).get("upstream-token-file")
     mirrors = sorted(merged.get("mirrors", {}).items(), key=lambda item: -len(item[0]))
     found = Config(
         wheelhouse=_absolute(place, cwd, home),
@@ -136,11 +149,24 @@ def inspect(
         recipe_layers=(("site", site / "recipes"), ("user", user / "recipes")),
         build=merged.get("build", {}),
         compile_cache=merged.get("compile-cache", {}),
+        index=merged.get("index", {}),
         files=read,
+        upstream=env.get("SPARK_BUILD_UPSTREAM") or merged.get("wheelhouse", {}).get("upstream"),
+        upstream_token_file=Path(token) if token else None,
         signing_key=signing.get("key"),
         signers=signing.get("signers"),
     )
     return found, tuple(mistakes)
+
+
+def _is_there(file: Path, mistakes: list[str]) -> bool:
+    """Whether there is such a file. A site's that can't be looked at is a mistake; in a home that is closed, none is."""
+    try:
+        return file.is_file()
+    except PermissionError as error:
+        if file.is_relative_to(SITE):
+            mistakes.append(f"{file}: {error.strerror}")
+        return False
 
 
 def _wheelhouse(
@@ -193,6 +219,8 @@ def _misfit(value: object, wanted: type | tuple[str, ...]) -> str:
         return "" if value in wanted else f"one of {', '.join(wanted)}"
     if wanted is int:
         return "" if isinstance(value, int) and not isinstance(value, bool) and value > 0 else "a number, at least 1"
+    if wanted is list:
+        return "" if isinstance(value, list) and all(isinstance(item, str) for item in value) else "a list of texts"
     if wanted is dict:
         texts = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
         return "" if texts else "a table of texts"

@@ -267,8 +267,15 @@ def check_whole(house: Path) -> None:
     incoming = house / "wheels" / ".incoming"
     assert not incoming.exists() or not list(incoming.iterdir())
     pages = "".join(page.read_text() for page in (house / "index" / "simple").glob("*/index.html"))
+    newest = {}  # of each version: its earlier builds are off the pages, and their files stay
+    for project, version, name in rows(
+        house, "SELECT project, version, filename FROM wheels ORDER BY created, filename"
+    ):
+        newest[project, version.partition("+")[0]] = name
+    for name in newest.values():
+        assert f"{listed[name]}/{name.replace('+', '%2B')}" in pages, f"the index doesn't list {name}"
     for name, digest in listed.items():
-        assert f"{digest}/{name.replace('+', '%2B')}" in pages, f"the index doesn't list {name}"
+        assert (house / "index" / "files" / digest / name).exists(), f"the index doesn't hold {name}"
 
 
 def settled(world: World, printed: dict[Path, str], *marks: str) -> None:

@@ -26,7 +26,7 @@ OTHERS = {
 }
 
 #: Changed what judges say? Raise `stamp.RULES`, and put both here. A change that changes no finding: the digest alone.
-KNOWN = (1, "95e02fa1b7aaa00a")
+KNOWN = (2, "47bcc07b52f7b727")
 
 
 def _digest() -> str:

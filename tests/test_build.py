@@ -341,6 +341,32 @@ def test_words_that_are_no_text_are_refused(tiny: World) -> None:
 # --- building again
 
 
+@pytest.mark.parametrize(
+    ("take", "give", "why"),
+    [
+        (("yank", "{}", "--reason", "bad sums"), ("yank", "{}", "--undo"), "yanked (bad sums)"),
+        (("quarantine", "{}"), ("quarantine", "{}", "--release"), "quarantined"),
+        (
+            ("quarantine", "--project", "tiny"),
+            ("quarantine", "--project", "tiny", "--release"),
+            "of a quarantined project, tiny",
+        ),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_what_is_withheld_is_neither_a_hit_nor_built_again(
+    tiny: World, take: tuple[str, ...], give: tuple[str, ...], why: str, more: tuple[str, ...]
+) -> None:
+    wheel = build(tiny)
+    tiny.run("wheels", *(word.format(wheel.name) for word in take))
+    refused = tiny.run("recipe", "tiny", *more, code=5)
+    assert f"the stored wheel is {why}: {wheel.name}" in refused.stderr
+    assert f"spark-build wheels show {wheel.name}" in refused.stderr
+    assert refused.stdout == ""
+    tiny.run("wheels", *(word.format(wheel.name) for word in give))
+    assert build(tiny, *more) == wheel
+
+
 def test_force_with_the_same_bits_is_the_same_wheel(tiny: World) -> None:
     wheel = build(tiny)
     inode = wheel.stat().st_ino

@@ -62,3 +62,19 @@ def test_version_that_no_installer_takes_is_refused() -> None:
     with pytest.raises(BuildFailed) as caught:
         label.labelled("main", OURS)
     assert caught.value.code == "version-invalid"
+
+
+@pytest.mark.parametrize(
+    ("version", "plain"),
+    [
+        ("1.0+sb20231114221320.g549af25c60", "1.0"),
+        ("1.0+sb20231114221320.g549af25c60r2", "1.0"),
+        ("1.0rc1+sb20231114221320.g549af25c60r12.cu130.sm121", "1.0rc1+cu130.sm121"),
+        ("1.0", None),
+        ("1.0+cu130", None),
+        ("1.0+cu130.sb20231114221320.g549af25c60", None),
+        ("1.0+sb20231114221320.g549af25c60d", None),
+    ],
+)
+def test_a_version_without_its_label_keeps_the_rest(version: str, plain: str | None) -> None:
+    assert label.unlabelled(version) == plain

@@ -134,7 +134,7 @@ def test_verify_says_what_is_damaged_and_what_to_type(world: World) -> None:
 
 def test_verify_misses_what_the_index_lists(world: World) -> None:
     path = Path(added(world))
-    page = world.wheelhouse / "index" / "simple" / "foreign" / "index.json"
+    page = world.wheelhouse / "index" / "simple" / "foreign" / "index.html"
     (linked,) = (world.wheelhouse / "index" / "files").glob("*/*.whl")
     page.unlink()
     linked.unlink()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.digest import canonical_json, sha256_file, sha256_json
 from builder.wheel import label, read
-from builder.wheelhouse import Wheelhouse, channel
+from builder.wheelhouse import Wheelhouse, channel, states
 from builder.wheelhouse.publish import Filing, sidecar, signature
 from builder.wheelhouse.publish import publish as publish_wheels
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from builder.stages import Stored, Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
+ALSO = ("team/old", "team/new")
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
@@ -56,7 +57,9 @@ def make_wheel(
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: kit\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     if size:
-        files[f"{name}/data.bin"] = random.Random(f"{name}{version}").randbytes(size)  # noqa: S311  # just bytes
+        rng = random.Random(f"{name}{version}")  # noqa: S311  # just bytes
+        parts = [rng.randbytes(min(size - at, 1 << 27)) for at in range(0, size, 1 << 27)]  # it makes no more at once
+        files[f"{name}/data.bin"] = b"".join(parts)
     if inputs is not None:
         files[f"{info}/spark-build/inputs.json"] = canonical_json(dict(inputs))
     rows = [
@@ -95,10 +98,17 @@ def publish(
     recipe: str = "tiny",
     inputs: Mapping[str, Any] | None = None,
     channel: str | None = "local",
+    also: Sequence[str] = (),
     sign: Callable[[bytes], bytes] | None = None,
 ) -> tuple[Stored, ...]:
     filing = Filing(
-        fingerprint=fingerprint, recipe=recipe, inputs=inputs, provenance={"version": 1}, channel=channel, sign=sign
+        fingerprint=fingerprint,
+        recipe=recipe,
+        inputs=inputs,
+        provenance={"version": 1},
+        channel=channel,
+        also=tuple(also),
+        sign=sign,
     )
     return publish_wheels(house, list(wheels), filing)
 
@@ -217,11 +227,18 @@ def kill_at_every_line(place: str, operation: str, parts: str, part: str) -> Non
 
 def _prepare(root: Path, operation: str) -> set[str]:
     with opened(root / "house") as house:
-        if operation in {"remove", "reindex", "replace", "promote"}:
+        if operation == "also":
+            publish(house, [wheel(root / "dist", "three")], fingerprint="3" * 64, sign=seal)
+            channel.promote(house, "team/old", house.list_wheels())
+        if operation in {"remove", "reindex", "replace", "promote", "rollback", "withhold"}:
             publish(house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"}, sign=seal)
             house.remember("lock", "k", {"a": 1})
             house.first_planned("e" * 64)
             channel.promote(house, "team/old", house.list_wheels())
+        if operation == "rollback":
+            channel.promote(house, "team/old", house.list_wheels()[:1])
+        if operation in {"withhold", "reindex"}:
+            states.set(house, [house.get("two-1.0-py3-none-any.whl")], "yanked", "wrong")
         if operation == "replace":
             house.get("two-1.0-py3-none-any.whl").path.unlink()
         return {one.filename for one in house.list_wheels()}
@@ -239,6 +256,16 @@ def _operate(root: Path, operation: str) -> None:
                 publish(
                     house, [wheel(root / "dist", "one"), wheel(root / "dist", "two")], inputs={"name": "x"}, sign=seal
                 )
+            case "also":
+                made = [wheel(root / "dist", "one"), wheel(root / "dist", "two")]
+                publish(house, made, inputs={"name": "x"}, also=ALSO, sign=seal)
+            case "rollback":
+                channel.rollback(house, "team/old", 1)
+                channel.append(house, "team/old", [house.get("one-1.0-py3-none-any.whl")])
+            case "withhold":
+                states.set(house, list(house.list_wheels(include_unpublished=True)), "quarantined", "bad")
+                states.set(house, [house.get("two-1.0-py3-none-any.whl")], "published")
+                states.status(house, "one", "archived", "old")
             case "promote":
                 channel.promote(house, "team/new", tuple(reversed(house.list_wheels())))
                 channel.promote(house, "team/old", [house.get("two-1.0-py3-none-any.whl")])
@@ -254,12 +281,17 @@ def _check(root: Path, operation: str, before: set[str], *, done: bool) -> None:
 
     house, both = root / "house", {"one-1.0-py3-none-any.whl", "two-1.0-py3-none-any.whl"}
     after = {"publish": both, "replace": both, "remove": both - {"one-1.0-py3-none-any.whl"}}.get(operation, before)
+    after = {*both, *before} if operation == "also" else after
     if operation == "replace" and not done:  # the lost file may be there or not; it must not be another's
         with opened(house):
             pass
     else:
         found = set(whole(house, sealed=True))
         assert found == after if done else found in (before, after), (found, before, after)
+        if operation == "also":  # the wheels and both channels in one step
+            with opened(house) as now:
+                old, new = (now.catalogue.rows("SELECT 1 FROM members WHERE channel=?", (one,)) for one in ALSO)
+                assert (len(old), len(new)) == ((3, 2) if both <= found else (1, 0))
     with contextlib.suppress(LookupError):
         if operation == "remove" and set(whole(house, sealed=True)) == after:
             raise LookupError  # done by the next opening

@@ -1,4 +1,4 @@
-"""``spark-build wheels add``: what has to hold of a wheel from elsewhere before it is filed."""
+"""``spark-build wheels add``: wheels from elsewhere, named on a command line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 from builder import signature
 from builder.audit.rules import NEVER
-from builder.cli import judged
 from builder.cli.wheels import opened, refresh_index
-from builder.errors import CheckRefused
-from builder.wheelhouse import foreign
+from builder.pipeline import intake, judged
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from builder.audit.context import Accepted
     from builder.audit.report import Report
@@ -25,87 +22,66 @@ __all__ = ["run"]
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    """Add what the arguments name, all or none of it.
-
-    Raises CheckRefused ``audit-refused``, ``wheel-changed``, and as `foreign.judge`, `foreign.vouch` and `foreign.check` do.
-    """
+    """Add what the arguments name, all or none of it. Raises as `intake.examine` and `intake.file` do."""
     from builder.ui import wheels as shown  # noqa: PLC0415
 
-    config, accepted = app.config(), judged.accepted(args.accept)
-    sign = signature.signer(config.signing_key, env=app.env)
-    ours = [foreign.judge(path) for path in (app.cwd / file for file in args.file)]  # all before the first is filed
-    for one in ours:
-        foreign.vouch(one, _holds(app), required=config.signers is not None)
-    audited = _audited(args, app, [one.wheel.path for one in ours], accepted)
-    for one, (report, _stamp) in zip(ours, audited, strict=True):
-        if one.wheel.sha256 != report.contents.sha256:
-            raise CheckRefused("wheel-changed", f"{one.wheel.filename} was changed while it was looked at")
-    added = []
+    accepted = judged.accepted(args.accept)
+    sign = signature.signer(app.config().signing_key, env=app.env)
+    examined = _examined(args, app, accepted)
     with opened(app, create=True) as house:
-        foreign.check(house, ours)
         try:
-            for one, (report, stamp) in zip(ours, audited, strict=True):
-                wheel, there = foreign.add(house, one, sign=sign, let_pass=_let_pass(report))
-                added.append((wheel, there))
-                if not there:  # under a stamp of its own: a build that finds it judges it anew
-                    house.keep_findings(wheel.sha256, f"added:{stamp}", report.as_json())
+            taken = intake.file(house, examined, sign=sign)
         finally:
             refresh_index(house, app)
     if args.json:
         rows = [
-            {**shown.as_json(wheel), "cached": there, "findings": [found.as_json() for found in report.findings]}
-            for (wheel, there), (report, _stamp) in zip(added, audited, strict=True)
+            {
+                **shown.as_json(one.wheel),
+                "cached": one.there,
+                "findings": [found.as_json() for found in one.report.findings],
+            }
+            for one in taken
         ]
         app.print_json({"wheels": rows})
         return 0
-    for wheel, there in added:
-        app.print(str(wheel.path))
-        if there:
-            app.stderr.write(f"{wheel.filename} was there already, with the same bytes\n")
+    for one in taken:
+        app.print(str(one.wheel.path))
+        if one.there:
+            app.stderr.write(f"{one.wheel.filename} was there already, with the same bytes\n")
+        if one.wheel.state != "published":  # it was withheld, and removed; its bytes come back as what they were
+            app.stderr.write(f"{one.wheel.filename} is {one.wheel.state} still\n")
     return 0
 
 
-def _holds(app: App) -> Callable[[bytes, bytes], str]:
-    """Return what checks a signature: by the configured signers, else whether it is one of these bytes at all."""
-    if signers := app.config().signers:
-        return signature.checker(signers, env=app.env)
-    return lambda record, seal: signature.sound(record, seal, env=app.env)
-
-
-def _let_pass(report: Report) -> list[dict[str, str]]:
-    return [{"id": one.id, "file": one.file, "reason": one.accepted} for one in report.findings if one.accepted]
-
-
-def _audited(
-    args: argparse.Namespace, app: App, paths: Sequence[Path], accepted: Sequence[Accepted]
-) -> list[tuple[Report, str]]:
-    """Return the reports on wheels that may be handed out, with the digests of their rules; tell their warnings.
-
-    Raises CheckRefused ``audit-refused``.
-    """
-    from builder.audit.target import Capability  # noqa: PLC0415
+def _examined(args: argparse.Namespace, app: App, accepted: Sequence[Accepted]) -> list[intake.Examined]:
+    """Return what was found good; tell the warnings, also those of what is refused."""
     from builder.ui import audit as shown  # noqa: PLC0415
 
-    target = Capability.parse(args.target or judged.TARGET)
-    with shown.progress(app.stderr, app.env, app.clock) as tell:
-        every = [judged.read(path, tell) for path in paths]
-        told = judged.said(every, (), app)
-        reports = judged.reports(every, told, target=target, accepted=accepted)
+    try:
+        with shown.progress(app.stderr, app.env, app.clock) as tell:
+            examined = intake.examine(
+                [app.cwd / file for file in args.file],
+                config=app.config(),
+                env=app.env,
+                target=args.target or judged.TARGET,
+                accepted=accepted,
+                tell=tell,
+            )
+    except intake.Refused as error:
+        _warn(error.reports, app)
+        error.run = _instead(args, error.slugs)
+        raise
+    _warn([each.report for each in examined], app)
+    return examined
+
+
+def _warn(reports: Sequence[Report], app: App) -> None:
+    from builder.ui import audit as shown  # noqa: PLC0415
+
     for report in reports:
         for one in report.open:
             if one.severity == "warning":
                 app.stderr.write(f"warning: {shown.short(one, report.contents.filename)}\n")
-    if errors := [(report, one) for report in reports for one in report.errors]:
-        raise CheckRefused(
-            "audit-refused",
-            f"{len({report.contents.filename for report, _one in errors})} of {len(paths)} wheels would not run as it should"
-            if len(paths) > 1
-            else f"{paths[0].name} would not run as it should",
-            cause="\n".join(f"{shown.short(one, report.contents.filename)}; {one.why}" for report, one in errors),
-            help="what is right all the same can be let pass, with a reason that is kept",
-            run=_instead(args, list(dict.fromkeys(one.id for _report, one in errors))),
-        )
-    return [(report, judged.stamp(report, one)) for report, one in zip(reports, told, strict=True)]
 
 
 def _instead(args: argparse.Namespace, slugs: Sequence[str]) -> tuple[str, ...]:

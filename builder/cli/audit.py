@@ -6,8 +6,9 @@ import shlex
 from typing import TYPE_CHECKING
 
 from builder.audit.rules import NEVER
-from builder.cli import judged
+from builder.cli.judged import torch_folder, wheel_paths
 from builder.errors import CheckRefused, UsageError
+from builder.pipeline import judged
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from builder.audit.rules import Finding
     from builder.audit.target import Capability
     from builder.cli.app import App
-    from builder.cli.judged import Said
+    from builder.pipeline.judged import Said
 
 EXAMPLES = """\
 examples:
@@ -132,13 +133,13 @@ def _check(args: argparse.Namespace) -> None:
 def _wheels(args: argparse.Namespace, app: App, target: Capability, tell: Callable[[str], None]) -> list[Report]:
     """Return the reports on all wheels."""
     accepted = judged.accepted(args.accept)
-    torch = judged.torch_folder(args.torch, app) if args.torch else None
-    paths = judged.wheel_paths(args.wheel, app)
+    torch = torch_folder(args.torch, app) if args.torch else None
+    paths = wheel_paths(args.wheel, app)
     own = {path.resolve() for path in paths}
-    others = [path for path in judged.wheel_paths(args.beside, app) if path.resolve() not in own]
+    others = [path for path in wheel_paths(args.beside, app) if path.resolve() not in own]
     beside = [judged.read(path, tell) for path in others]
     every = [judged.read(path, tell) for path in paths]
-    told = judged.said(every, args.recipe, app)
+    told = judged.said(every, args.recipe, app.config().recipe_layers)
     reports = judged.reports(every, told, target=target, accepted=accepted, beside=beside, torch=torch)
     files = [one.where for one in (*every, *beside)]
     return [one.plus(_more(one, about, args, app, tell, files)) for one, about in zip(reports, told, strict=True)]
@@ -151,9 +152,9 @@ def _installed(args: argparse.Namespace, app: App, target: Capability, tell: Cal
     place = app.cwd / args.env
     every = installed.read(place, on_read=lambda done, total: tell(f"{done} of {total} packages of {args.env} read"))
     sites = installed.folders(place)
-    torch = judged.torch_folder(args.torch, app) if args.torch else None
+    torch = torch_folder(args.torch, app) if args.torch else None
     torch = torch or next((site / "torch" for site in sites if (site / "torch" / "lib").is_dir()), None)
-    told = judged.said(every, args.recipe, app)
+    told = judged.said(every, args.recipe, app.config().recipe_layers)
     reports = judged.reports(every, told, target=target, accepted=accepted, torch=torch)
     return [one.plus(_more(one, about, args, app, tell, ())) for one, about in zip(reports, told, strict=True)]
 

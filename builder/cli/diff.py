@@ -20,12 +20,12 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace, app: App) -> int:
     """Print how the two wheels differ."""
-    from builder.cli import judged  # noqa: PLC0415
+    from builder.cli.judged import wheel_path  # noqa: PLC0415
     from builder.ui import audit as progress  # noqa: PLC0415
     from builder.ui import diff as shown  # noqa: PLC0415
     from builder.ui import reasons, style  # noqa: PLC0415
 
-    old, new = (judged.wheel_path(word, app) for word in (args.old, args.new))
+    old, new = (wheel_path(word, app) for word in (args.old, args.new))
     told = progress.Progress(app.stderr, style.of(app.stderr, app.env), app.clock, style.columns(app.stderr))
     try:
         facts, changes, found = _compared(old, new, told.tell)
@@ -49,7 +49,7 @@ def _compared(
 ) -> tuple[list[Contents], tuple[Change, ...] | None, Comparison]:
     """Return what both wheels hold, how their inputs differ, and how they do: with the causes where both were made alike."""
     from builder.audit import compare  # noqa: PLC0415
-    from builder.cli import judged  # noqa: PLC0415
+    from builder.pipeline import judged  # noqa: PLC0415
     from builder.ui.style import visible  # noqa: PLC0415
 
     facts = [judged.read(path, tell) for path in (old, new)]

@@ -1,12 +1,12 @@
-"""Every finding that there is, and docs/findings.md, which is generated from them."""
+"""docs/findings.md, which is generated from every finding that there is."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from builder.pipeline.findings import parts, rules
 
+if TYPE_CHECKING:
     from builder.audit.rules import Rule
 
 __all__ = ["page", "rules"]
@@ -31,15 +31,10 @@ reason = "found by dlopen"
 """
 
 
-def rules() -> dict[str, Rule]:
-    """Return every rule by its id."""
-    return {slug: rule for _title, part in _parts() for slug, rule in part.items()}
-
-
 def page() -> str:
     """Return docs/findings.md."""
     lines = [_HEAD]
-    for title, part in _parts():
+    for title, part in parts():
         lines += [
             f"## {title}",
             "",
@@ -49,21 +44,6 @@ def page() -> str:
         lines += [_line(rule) for rule in part.values()]
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _parts() -> tuple[tuple[str, Mapping[str, Rule]], ...]:
-    from builder.audit import crosscheck, device, files, installed, labels, linkage, sets, signed  # noqa: PLC0415
-    from builder.pipeline import trial  # noqa: PLC0415
-
-    return (
-        ("The wheel as a file", {**files.RULES, **labels.RULES}),
-        ("Libraries and programs", linkage.RULES),
-        ("Device code", {**device.RULES, **crosscheck.RULES}),
-        ("Together with other wheels", sets.RULES),
-        ("Running it", trial.RULES),
-        ("An environment", installed.RULES),
-        ("Signatures", signed.RULES),
-    )
 
 
 def _line(rule: Rule) -> str:

@@ -25,9 +25,10 @@ examples:
 Without flags nothing goes that couldn't be had back at once: what killed runs left, trees of finished builds,
 unfinished ones that nobody resumed for so long, and logs beyond those of the newest attempts of each recipe.
 Never: what a running build uses, the newest wheel of an output, a wheel that a channel other than `local`
-names, or one that was built elsewhere. Scratch and sources of the last day stay whatever --older-than says: a
-run may be at them. uv's cache goes as a whole, when no uv runs and nothing came in for so long; a cache that
-UV_CACHE_DIR names is yours: `uv cache prune`. Files with other names than spark-build's are never touched."""
+names or would name after its next rollback, or one that was built elsewhere. Scratch and sources of the last
+day stay whatever --older-than says: a run may be at them. uv's cache goes as a whole, when no uv runs and
+nothing came in for so long; a cache that UV_CACHE_DIR names is yours: `uv cache prune`. Files with other names
+than spark-build's are never touched."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +109,7 @@ def _wheels(args: argparse.Namespace, app: App, root: Path, policy: Policy) -> t
             decisions = gc.decide(growth.wheels(house), policy, now=app.clock())
             if args.wheels and not args.dry_run:
                 decisions, _failed = gc.sweep(
-                    decisions, root, remove_wheel=lambda path: house.remove(house.get(path.name))
+                    decisions, root, remove_wheel=lambda path: house.remove(house.get(path.name), named=False)
                 )
                 index.refresh(house)
             return decisions

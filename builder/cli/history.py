@@ -95,6 +95,12 @@ def _units(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
+def _outcome(one: Attempt) -> str:
+    if one.outcome == "ok":
+        return "taken" if one.summary else "ok"  # from upstream; `log` says from where
+    return f"{one.outcome} in {one.phase}" if one.phase else one.outcome
+
+
 def _row(one: Attempt) -> tuple[str, ...]:
     from builder.recipe.units import show_bytes, show_seconds  # noqa: PLC0415
 
@@ -105,7 +111,7 @@ def _row(one: Attempt) -> tuple[str, ...]:
         one.version or "·",
         one.fingerprint[:10],
         str(one.attempt),
-        f"{one.outcome} in {one.phase}" if one.phase and one.outcome != "ok" else one.outcome,
+        _outcome(one),
         "·" if one.ms is None else show_seconds(one.ms / 1000),
         show_bytes(one.peak_bytes) if one.peak_bytes else "·",
     )

@@ -189,7 +189,7 @@ def _accepts(loaded: Loaded) -> Iterator[str]:
 
     for number, check in enumerate(loaded.recipe.check):
         for slug in check.findings:
-            from builder.cli import judged  # noqa: PLC0415  # brings every judge, and few recipes let anything pass
+            from builder.pipeline import judged  # noqa: PLC0415  # brings every judge, and few recipes let anything pass
 
             if wrong := judged.unacceptable(slug):
                 key = f"check[{number}].findings"

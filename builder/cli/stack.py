@@ -100,7 +100,7 @@ def _loaded(args: argparse.Namespace, app: App) -> Loaded:
 
     loaded = stack.load(app.cwd / args.file)
     for slug in itertools.chain.from_iterable(one.findings for one in loaded.stack.check.accept):
-        from builder.cli.judged import unacceptable  # noqa: PLC0415
+        from builder.pipeline.judged import unacceptable  # noqa: PLC0415
 
         if wrong := unacceptable(slug):
             raise UsageError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builder.audit.report import Report
     from builder.audit.rules import Finding
     from builder.cli.app import App
-    from builder.cli.judged import Said
+    from builder.pipeline.judged import Said
 
 __all__ = ["ran", "signed"]
 

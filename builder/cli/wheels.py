@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from builder.cli import channels
 from builder.errors import CheckRefused, SparkError, UsageError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
     from builder.cli.app import App
     from builder.stages import Stored
     from builder.wheelhouse import Wheelhouse
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   spark-build wheels list flashinfer-python         its wheels, oldest first
   spark-build wheels list --channel team/nightly    what was promoted there
@@ -26,12 +28,19 @@ examples:
   spark-build wheels verify                         every file against the catalogue
   spark-build wheels rm 3f9ac1d --yes
   spark-build wheels add ~/Downloads/torch-2.14.0-cp312-cp312-linux_aarch64.whl
+{channels.EXAMPLES}\
+  spark-build wheels push --channel team/stable --to-channel team/stable
+  spark-build wheels pull flashinfer-python         its newest wheel, from the configured server
   spark-build wheels reindex                        a new catalogue from wheels and journal
 
 A REF is a wheel's file name or path, or the start of its fingerprint or sha256."""
 
 #: The commands among those that are printed to be typed next which take --wheelhouse.
 _TAKING = ("spark-build wheels ", "spark-build recipe ", "spark-build audit ")
+
+LIST = """\
+The last column says what is yanked or quarantined, and why; which builds a later one of the channel replaced (of
+`local` without --channel); and the status of a project that isn't active."""
 
 DIFF = """\
 A and B are wheel files, or REFs. Bytes are compared, file by file, libraries section by section, and device code
@@ -71,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         child.add_argument("--json", action="store_true", help="print the result as JSON")
         return child
 
-    listing = verb("list", "one line a wheel: project, version, size, age, recipe, and its state unless published")
+    listing = verb("list", "one line a wheel: project, version, size, age, recipe, and why it isn't offered", LIST)
     listing.add_argument("project", nargs="?", metavar="PROJECT", help="only this project's")
     listing.add_argument("--channel", metavar="NAME", help="what this channel lists, in its order")
     listing.add_argument("--all", action="store_true", help="unpublished and quarantined ones, too")
@@ -93,7 +102,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--accept", action="append", default=[], metavar="ID[=REASON]", help="let this finding pass; may be repeated"
     )
+    channels.add_arguments(verb)
+    for name, (summary, owner) in _team().items():
+        owner.add_arguments(verb(name, summary, owner.EXPLAINED))
     verb("reindex", "make the catalogue anew", REINDEX)
+
+
+def _team() -> dict[str, tuple[str, ModuleType]]:
+    """Return the verbs that talk to a server, each with its line of help and its module."""
+    from builder.cli import pull, push  # noqa: PLC0415
+
+    return {"push": ("publish wheels on a server", push), "pull": ("add wheels of a server", pull)}
 
 
 def run(args: argparse.Namespace, app: App) -> int:
@@ -106,15 +125,17 @@ def run(args: argparse.Namespace, app: App) -> int:
         "rm": _rm,
         "add": _add,
         "reindex": _reindex,
+        **dict.fromkeys(channels.VERBS, channels.run),
+        **{name: owner.run for name, (_summary, owner) in _team().items()},
     }
     try:
         return verbs[args.verb](args, app)
     except SparkError as error:
-        error.run = tuple(_there(line, args) for line in error.run)
+        error.run = tuple(there(line, args) for line in error.run)
         raise
 
 
-def _there(line: str, args: argparse.Namespace) -> str:
+def there(line: str, args: argparse.Namespace) -> str:
     """Return a command to type next with the wheelhouse that this one was given."""
     if args.wheelhouse is None:
         return line
@@ -145,15 +166,34 @@ def _list(args: argparse.Namespace, app: App) -> int:
 
             known = {wheel.sha256 for wheel in found}
             found = tuple(wheel for wheel in channel.members(house, args.channel) if wheel.sha256 in known)
+        told = _told(house, args.channel or "local", found)
         if args.json:
-            app.print_json({"wheels": [shown.as_json(wheel) for wheel in found]})
+            app.print_json({"wheels": [{**shown.as_json(wheel), **told[wheel.sha256]} for wheel in found]})
             return 0
-        head, lines = shown.list_lines(found, now=app.clock())
+        notes = {wheel.sha256: shown.note(wheel, told[wheel.sha256]) for wheel in found}
+        head, lines = shown.list_lines(found, now=app.clock(), notes=notes)
         app.stderr.write((head if found else f"no such wheels in {house.root}") + "\n")
         app.stderr.flush()
     for line in lines:
         app.print(line)
     return 0
+
+
+def _told(house: Wheelhouse, name: str, wheels: Sequence[Stored]) -> dict[str, dict[str, Any]]:
+    """Return more on the state of each wheel, by sha256; `name` is the channel in which one may be superseded."""
+    from builder.index.listing import superseded  # noqa: PLC0415
+    from builder.wheelhouse import channel, states  # noqa: PLC0415
+
+    reasons, projects = states.every(house)
+    replaced = superseded(channel.members(house, name))
+    return {
+        wheel.sha256: {
+            "reason": reasons[wheel.sha256].reason if wheel.sha256 in reasons else "",
+            "superseded": wheel.sha256 in replaced,
+            "project_status": projects[wheel.project].state if wheel.project in projects else "active",
+        }
+        for wheel in wheels
+    }
 
 
 def _show(args: argparse.Namespace, app: App) -> int:
@@ -174,6 +214,7 @@ def _show(args: argparse.Namespace, app: App) -> int:
         record = shown.load(sidecar(wheel.path))
         kept = foreign.kept(house, wheel.sha256)
         document = shown.details(wheel, house.metadata(wheel.sha256), inputs, record, house.channels(wheel), kept)
+        document |= _told(house, "local", [wheel])[wheel.sha256]
     if args.json:
         app.print_json({"wheel": document})
         return 0
@@ -209,8 +250,7 @@ def _verify(args: argparse.Namespace, app: App) -> int:
             findings += tuple(Finding(kind="index", path=path, text=text, run=run) for path in lacking(house))
     if args.json:
         rows = [
-            {"kind": one.kind, "path": str(one.path), "text": one.text, "run": _there(one.run, args)}
-            for one in findings
+            {"kind": one.kind, "path": str(one.path), "text": one.text, "run": there(one.run, args)} for one in findings
         ]
         app.print_json({"verified": count, "findings": rows})
         return CheckRefused.exit_code if findings else 0
@@ -236,7 +276,8 @@ def _rm(args: argparse.Namespace, app: App) -> int:
             app.stderr.write("nothing was removed\n")
             return 0
         for wheel in wheels:
-            house.remove(wheel)
+            if not house.remove(wheel, named=False):  # promoted meanwhile
+                _refuse_named(house, wheel)
         refresh_index(house, app)
     if args.json:
         app.print_json({"removed": [wheel.filename for wheel in wheels], "bytes": sum(wheel.size for wheel in wheels)})
@@ -253,7 +294,11 @@ def _refuse_named(house: Wheelhouse, wheel: Stored) -> None:
             "wheel-in-channel",
             f"{wheel.filename} is in channel {', '.join(others)}",
             cause="others install it from there",
-            help="take it out of the channel first",
+            help="let the channel list others first, or take the wheel off its pages",
+            run=(
+                f"spark-build wheels list --channel {others[0]}",
+                *([f"spark-build wheels yank {wheel.sha256[:12]}"] if wheel.state == "published" else []),
+            ),
         )
 
 

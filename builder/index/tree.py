@@ -1,8 +1,7 @@
 """Writing an index as files: only what differs, and taking away only what was written by an earlier run.
 
-``.spark-build-index`` names every file of ours. It is written twice: before the work with the old files and the new ones,
-so that a run that is killed leaves nothing unknown behind; after it with the new ones and the state that they show.
-Line 1 names the format, line 2 the state, the rest are paths.
+Order: new pages are staged; the manifest names old files and new ones; wheels and what lies beside them; all of that is
+synced; pages become visible, each channel's in one step; what is no longer listed goes; the manifest names the new files.
 """
 
 from __future__ import annotations
@@ -11,42 +10,27 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder import durable
-from builder.errors import HostError, UsageError, WheelhouseError
-from builder.index import pages
-from builder.index.manifest import FORMAT, HEAD, MANIFEST
+from builder.errors import HostError, UsageError
+from builder.index import manifest, pages
+from builder.index.manifest import MANIFEST
+from builder.index.place import Placing, records, size_of
+from builder.index.stage import NEW, STAGE, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from builder.index.listing import File, Listing
+    from builder.index.listing import House
+    from builder.index.place import Written
+    from builder.index.view import View
 
-__all__ = ["Written", "claimed", "lacking", "write"]
+__all__ = ["claimed", "lacking", "write"]
 
-_NEW = ".new"
-#: How far off a time may be that a stick's file system keeps: FAT counts in steps of two seconds.
-_COARSE_NS = 2 * 10**9
-#: The manifest lies in a folder that others may write: what is deleted on its word has to look like ours.
-_OURS = re.compile(r"simple/([^/]+/)?index\.(html|json)|files/[0-9a-f]{64}/[^/]+")
 #: What `flock` says on file systems that have none, as some of those over a network.
 _NO_LOCK = frozenset([errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-
-
-@dataclass(slots=True, kw_only=True)
-class Written:
-    """What one run did, in files; `copied_bytes` in bytes. All else was right already."""
-
-    linked: int = 0
-    copied: int = 0
-    copied_bytes: int = 0
-    pages: int = 0
-    sidecars: int = 0
-    removed: int = 0
 
 
 @contextlib.contextmanager
@@ -71,53 +55,81 @@ def claimed(dest: Path) -> Iterator[None]:
             os.close(folder)
 
 
-def write(dest: Path, listing: Listing) -> Written:
-    """Make `dest`, which is claimed, show `listing`; return what had to be done."""
-    done = Written()
-    texts = _pages(listing)
-    files = [file for some in listing.projects.values() for file in some]
-    sidecars = {f"{pages.file_path(file)}.metadata": file for file in files}
-    new = {*texts, *sidecars, *(pages.file_path(file) for file in files)}
-    old = _manifest(dest)
-    if not new <= old:
-        _write_manifest(dest, "", old | new)
-    for file in files:
-        _place(file, listing, dest / pages.file_path(file), done)
-    for path, file in sidecars.items():
-        # Its folder is named after the wheel's digest: what has the right size there has the right bytes.
-        if _size(dest / path) != file.metadata_size:
-            done.sidecars += _put(dest / path, listing.metadata(file))
-    for path, text in texts.items():
-        done.pages += _put(dest / path, text.encode())
-    for path in sorted(old - new):
-        done.removed += _remove(dest, path)
-    _write_manifest(dest, listing.state, new)
+def write(
+    house: House,
+    dest: Path,
+    views: Sequence[View],
+    *,
+    web: bool = False,
+    more: Iterable[tuple[str, bytes]] = (),
+    tell: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Written:
+    """Make `dest`, which is claimed, show `views`; return what had to be done.
+
+    `web` adds what a web server needs (packed pages) and what people look up (records and signatures); `more` are other
+    files, path and bytes. `tell` hears how many bytes of wheels are in place, of how many. Raises WheelhouseError
+    ``wheel-missing`` or ``wheel-changed``; then no page has changed.
+    """
+    with contextlib.closing(Stage(dest)) as stage:
+        shown, other = _staged(stage, views, more, web=web)
+        files = {pages.file_path(file): file for view in views for file in view.files}
+        beside = dict(records(files)) if web else {}
+        new = {*shown, *other, *files, *(f"{path}.metadata" for path in files), *beside}
+        old = manifest.paths(dest)
+        gone = {path for path in old - new if manifest.is_ours(path)}
+        _check_folders(dest, new | gone)
+        if not new <= old:
+            _put(dest, manifest.text("", {*filter(manifest.is_ours, old - new), *new}))
+        work = Placing(house, dest, sum(file.size for file in files.values()), tell)
+        work.wheels(files)
+        work.links(beside)
+        done = work.done
+        done.pages = len(stage.paths)
+        stage.settle(work.unsynced)
+        done.removed = sum(size_of(f"{dest}/{path}") is not None for path in gone)
+        for view in views:
+            stage.show(view.folder, (path for path in gone if path.startswith(f"{view.folder}/")))
+        stage.rename(stage.paths)
+        for path in sorted(gone):
+            _remove(dest, path)
+        _put(dest, manifest.text("+".join(view.state for view in views), new))
     return done
 
 
-def lacking(dest: Path, listing: Listing) -> Iterator[Path]:
-    """Yield what of `listing` isn't there in full size. Reads no file."""
-    wanted = {path: len(text.encode()) for path, text in _pages(listing).items()}
-    for files in listing.projects.values():
-        for file in files:
-            wanted |= {pages.file_path(file): file.size, f"{pages.file_path(file)}.metadata": file.metadata_size}
+def lacking(dest: Path, view: View) -> Iterator[Path]:
+    """Yield what of `view` isn't there in full size. Reads no file."""
+    wanted = {path: len(text) for path, text in view.texts()}
+    for file in view.files:
+        wanted |= {pages.file_path(file): file.size, f"{pages.file_path(file)}.metadata": file.metadata_size}
     for path, size in wanted.items():
-        if _size(dest / path) != size:
+        if size_of(f"{dest}/{path}") != size:
             yield dest / path
 
 
-def _pages(listing: Listing) -> dict[str, str]:
-    """Return path and text of every page; those of projects first, so that the root names none that isn't there."""
-    texts = {}
-    for name, files in listing.projects.items():
-        texts[f"simple/{name}/index.html"] = pages.project_html(name, files)
-        texts[f"simple/{name}/index.json"] = pages.project_json(name, files)
-    names = sorted(listing.projects)
-    return texts | {"simple/index.html": pages.root_html(names), "simple/index.json": pages.root_json(names)}
+def _staged(
+    stage: Stage, views: Sequence[View], more: Iterable[tuple[str, bytes]], *, web: bool
+) -> tuple[set[str], set[str]]:
+    """Stage all pages that differ; return the paths of pages and of other files, changed or not."""
+    shown: set[str] = set()
+    for one in views:
+        for path, text in one.texts():
+            shown.add(path)
+            stage.offer(path, text)
+            if web:
+                shown.add(f"{path}.gz")
+                stage.offer_packed(path, text)
+    other: set[str] = set()
+    for path, data in more:
+        if not manifest.is_ours(path) or path in shown:
+            msg = f"no page of an export can lie at {path}"
+            raise ValueError(msg)
+        other.add(path)
+        stage.offer(path, data)
+    return shown, other
 
 
 def _check_ours(dest: Path) -> None:
-    names = {name for name in os.listdir(dest) if name != _NEW}  # noqa: PTH208  # names are enough
+    names = {name for name in os.listdir(dest) if name not in {NEW, STAGE}}  # noqa: PTH208  # names are enough
     if not names or MANIFEST in names:
         return
     raise UsageError(
@@ -129,127 +141,44 @@ def _check_ours(dest: Path) -> None:
     )
 
 
-def _manifest(dest: Path) -> set[str]:
-    try:
-        lines = (dest / MANIFEST).read_text().split("\n")
-    except FileNotFoundError:
-        return set()
-    number = lines[0].removeprefix(HEAD)
-    if lines[0] == number or not number.isdecimal() or int(number) > FORMAT:
-        raise UsageError(
-            "index-newer",
-            f"{dest / MANIFEST} has a format that this spark-build doesn't know",
-            cause=lines[0][:60],
-            help="a newer spark-build wrote this index: use that one, or name another folder",
-        )
-    return {line for line in lines[2:] if _OURS.fullmatch(line) and ".." not in line.split("/")}
+def _check_folders(dest: Path, paths: Iterable[str]) -> None:
+    """Raise UsageError when one of the folders of `paths` is a link: what is written or deleted would lie elsewhere."""
+    folders: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in folders:
+            folders.add(path)
+    for folder in sorted(folders):
+        if os.path.islink(f"{dest}/{folder}"):  # noqa: PTH114  # thousands of them
+            raise UsageError(
+                "not-an-index",
+                f"{dest / folder} is a symbolic link",
+                cause="an export writes and deletes in its own folder, and whoever made this link would say where else",
+                help="take the link away; the next run makes the folder",
+                run=(f"rm {dest / folder}",),
+            )
 
 
-def _write_manifest(dest: Path, state: str, paths: set[str]) -> None:
-    _put(dest / MANIFEST, "\n".join([f"{HEAD}{FORMAT}", state, *sorted(paths), ""]).encode())
-
-
-def _size(path: Path) -> int | None:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return None
-    return found.st_size
-
-
-def _put(path: Path, data: bytes) -> bool:
-    """Leave `data` in `path`, at once and lasting; return whether it had other bytes before."""
+def _put(dest: Path, text: bytes) -> None:
+    """Leave the manifest, at once and lasting."""
+    path, new = dest / MANIFEST, dest / NEW
     with contextlib.suppress(FileNotFoundError):
-        if path.read_bytes() == data:
-            return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) as new:
-        durable.write_synced(new, data)
-    return True
+        if path.read_bytes() == text:
+            return
+    durable.write_synced(new, text)
+    new.replace(path)
 
 
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Give a new name in the same folder that becomes `path` at the end; nothing is left after an error."""
-    new = path.with_name(_NEW)
-    new.unlink(missing_ok=True)
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _place(file: File, listing: Listing, target: Path, done: Written) -> None:
-    """Leave the wheel at `target`: as a hard link where the file system can, else as a copy whose bytes were checked."""
-    try:
-        source = file.path.stat()
-    except FileNotFoundError as error:
-        raise _missing(file) from error
-    if source.st_size != file.size:
-        raise _changed(file, f"it has {source.st_size} bytes, the catalogue says {file.size}")
-    if not listing.is_whole(file):
-        raise _changed(file, f"it has other bytes than those of the sha256 {file.sha256}")
-    if _same(target, source):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as new:
-        try:
-            new.hardlink_to(file.path)
-            done.linked += 1
-        except OSError:  # another file system, one without links, another owner
-            found = durable.copy_synced(file.path, new)
-            if found != file.sha256:
-                raise _changed(file, f"its sha256 is {found}, the catalogue says {file.sha256}") from None
-            os.utime(new, ns=(source.st_atime_ns, source.st_mtime_ns))
-            done.copied += 1
-            done.copied_bytes += file.size
-
-
-def _same(target: Path, source: os.stat_result) -> bool:
-    """Whether a link or a copy of the source as it is now lies at `target`; a copy carries its time."""
-    try:
-        found = target.lstat()
-    except FileNotFoundError:
-        return False
-    slack_ns = 0 if found.st_dev == source.st_dev else _COARSE_NS
-    return found.st_size == source.st_size and abs(found.st_mtime_ns - source.st_mtime_ns) <= slack_ns
-
-
-def _missing(file: File) -> WheelhouseError:
-    return _damaged(
-        "wheel-missing", f"{file.filename} is in the catalogue, and its file isn't there", file, str(file.path)
-    )
-
-
-def _changed(file: File, cause: str) -> WheelhouseError:
-    return _damaged("wheel-changed", f"{file.filename} isn't what was published", file, cause)
-
-
-def _damaged(code: str, summary: str, file: File, cause: str) -> WheelhouseError:
-    return WheelhouseError(
-        code,
-        summary,
-        cause=cause,
-        help="put the file back from a copy, or take the wheel out; it can be built again after that",
-        run=("spark-build wheels verify", f"spark-build wheels rm {file.filename}"),
-    )
-
-
-def _remove(dest: Path, path: str) -> bool:
-    """Take away a file of ours and the folders that it leaves empty; return whether it was there."""
+def _remove(dest: Path, path: str) -> None:
+    """Take away a file of ours, if it is still there, and the folders that it leaves empty."""
     file = dest / path
-    (file.parent / _NEW).unlink(missing_ok=True)  # of a run that was killed
-    try:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        (file.parent / NEW).unlink(missing_ok=True)  # of a run that was killed
         file.unlink()
-    except FileNotFoundError:
-        return False
     with contextlib.suppress(OSError):  # not empty: others put something there
         for folder in file.parents:
             if folder == dest:
                 break
             folder.rmdir()
-    return True
 
 
 @contextlib.contextmanager

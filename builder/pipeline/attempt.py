@@ -50,7 +50,7 @@ class Attempt:
     """What every phase gets.
 
     `accounts` takes what the gate did for each output that was built, `reports` what the audit found, by the wheel's sha256,
-    `given` the variables by which the build finds its nested sources.
+    `given` the variables by which the build finds its nested sources, `taken` a line where the wheels weren't built here.
     """
 
     one: Evaluation
@@ -61,6 +61,7 @@ class Attempt:
     accounts: dict[str, Account] = field(default_factory=dict)
     reports: dict[str, Report] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
 
 
 class Kept:
@@ -110,7 +111,8 @@ def recorded(one: Evaluation, world: World, space: Workspace, level: Isolation) 
         attempt = Attempt(one=one, world=world, space=space, sink=sink, level=level)
         try:
             yield attempt
-            status, code, exit_code = "ok", None, 0
+            status, code, exit_code = "cached" if attempt.taken else "ok", None, 0
+            summary = "; ".join(attempt.taken)
         except AskedForMore:
             status, code, summary = "interrupted", None, "planned again with what the backend asked for"
             raise

@@ -7,15 +7,16 @@ import shutil
 from typing import TYPE_CHECKING
 
 from builder import buildenv, events, index, patches, source, torchguard
-from builder.errors import BuildFailed, Interrupted
+from builder.errors import BuildFailed, CheckRefused, Interrupted
 from builder.executor import environment, hooks, isolation, workspace
-from builder.pipeline import advice, finish, gated, locking, proof, resolve
+from builder.pipeline import advice, finish, gated, locking, proof, resolve, shared
 from builder.pipeline import evaluate as evaluation
 from builder.pipeline.attempt import AskedForMore, phase, recorded
 from builder.recipe.interpolate import expand
 from builder.recipe.units import parse_seconds, show_bytes
 from builder.source.mirror import insteadof
 from builder.stages import Built
+from builder.wheelhouse import missed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,18 +83,38 @@ def _build_once(one: Evaluation, world: World) -> tuple[stages.Stored, ...]:
             world.sink.emit(events.Note(level="info", text=text))
             proof.renew(one, world, found)
             return found
-        workspace.require_space(world.builds, plan.disk_bytes)
+        _refuse_withheld(one, world, found)
+        asked = shared.is_asked(one, world)
+        if not asked:
+            workspace.require_space(world.builds, plan.disk_bytes)
         space = workspace.open_tree(
             world.builds, fingerprint, plan.recipe, fixed=level.fixed_path, fresh=one.request.force
         )
         with recorded(one, world, space, level) as attempt:
             try:
-                stored = _perform(attempt)
+                stored = shared.take(attempt) if asked else ()
+                if not stored:
+                    workspace.require_space(world.builds, plan.disk_bytes)
+                    stored = _perform(attempt)
             except Interrupted as error:
                 error.kept()
                 raise
         workspace.finish(space)
         return stored
+
+
+def _refuse_withheld(one: Evaluation, world: World, found: Sequence[stages.Stored]) -> None:
+    """Raise CheckRefused ``wheel-withheld`` where what would be built is here, and isn't to be offered any more."""
+    plan, names = one.plan, {output.name for output in one.outputs}
+    mine = [wheel for wheel in missed.newest(world.house, plan.inputs.fingerprint, found) if wheel.output in names]
+    if files := [wheel for wheel in mine if missed.withheld(world.house, wheel)]:
+        raise CheckRefused(
+            "wheel-withheld",
+            f"{plan.recipe} {plan.inputs.fingerprint[:10]} is in the wheelhouse and withheld; it isn't built once more",
+            cause="\n".join(missed.told(world.house, wheel) for wheel in files),
+            help="the same inputs give the same wheel: change them, or offer it again (yank --undo, quarantine --release)",
+            run=tuple(f"spark-build wheels show {wheel.filename}" for wheel in files),
+        )
 
 
 def _waiting(sink: Sink, what: str) -> Callable[[str], None]:

@@ -149,7 +149,7 @@ def total(decisions: Sequence[Decision]) -> int:
 
 
 def sweep(
-    decisions: Sequence[Decision], root: Path, *, remove_wheel: Callable[[Path], None]
+    decisions: Sequence[Decision], root: Path, *, remove_wheel: Callable[[Path], object]
 ) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
     """Take away what was decided; return what became of it, and what couldn't be taken away with the reasons.
 
@@ -167,11 +167,11 @@ def sweep(
     return tuple(after), tuple(failed)
 
 
-def _remove(one: Candidate, root: Path, remove_wheel: Callable[[Path], None]) -> bool:
+def _remove(one: Candidate, root: Path, remove_wheel: Callable[[Path], object]) -> bool:
     """Take one candidate away and return whether it is gone."""
     match one.kind:
         case "wheel":
-            remove_wheel(one.path)
+            return remove_wheel(one.path) is not False  # a channel may name it by now
         case "tree":
             with _held(root / "locks" / one.path.name) as mine:
                 if not mine or last_used(one.path) > one.used:

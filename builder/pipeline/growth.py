@@ -15,7 +15,7 @@ from builder.pipeline import builds
 from builder.pipeline.gc import ASIDE, Candidate, last_used, lock_of
 from builder.values import replace
 from builder.wheel.read import parse_name
-from builder.wheelhouse import locks
+from builder.wheelhouse import channel, locks
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -33,7 +33,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MIRROR = re.compile(r".+-[0-9a-f]{12}\.git")
 _KEY = re.compile(r"[0-9a-f]{32}")
 _MAKING = re.compile(r"\.[0-9a-f]{64}\.making")
-_SCRATCH = re.compile(r"\.(fetch|lock|patches|scratch)-\w+")
+_SCRATCH = re.compile(r"\.(fetch|lock|patches|pull|scratch)-\w+")
 _ASIDE = re.compile(rf"{re.escape(ASIDE)}[0-9a-f]{{16}}")
 _REBUILD = re.compile(r"\.rebuild-[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]+")
@@ -59,11 +59,12 @@ def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[
 
 def wheels(house: Wheelhouse) -> tuple[Candidate, ...]:
     """Return the wheels that were built here. Those from elsewhere aren't ours to judge."""
-    found = []
+    found, past = [], channel.targets(house)
     for wheel in house.list_wheels(include_unpublished=True):
         if not wheel.fingerprint:
             continue
         others = [name for name in house.channels(wheel) if name != "local"]
+        named = f"in channel {', '.join(others)}" if others else ""
         target = json.dumps((house.inputs(wheel.fingerprint) or {}).get("target"), sort_keys=True)
         name = parse_name(wheel.filename)
         found.append(
@@ -72,7 +73,7 @@ def wheels(house: Wheelhouse) -> tuple[Candidate, ...]:
                 path=wheel.path,
                 size=wheel.size,
                 used=wheel.created,
-                in_use=f"in channel {', '.join(others)}" if others else "",
+                in_use=named or ("what a rollback brings back" if wheel.sha256 in past else ""),
                 group=f"{wheel.recipe} {wheel.output} {name.python}-{name.abi}-{name.platform} {target}",
             )
         )

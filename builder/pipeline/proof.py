@@ -34,10 +34,16 @@ __all__ = ["keep", "prove", "renew", "scripts", "stamp_of", "target_of"]
 _SHOWN = 8
 
 
-def prove(attempt: Attempt, wheels: Sequence[Wheel]) -> str:
+def prove(
+    attempt: Attempt,
+    wheels: Sequence[Wheel],
+    *,
+    what: str = "was built and isn't handed out: it would not run as it should",
+) -> str:
     """Audit and try the wheels of an attempt, leave the reports in it, and return what to tell.
 
-    Raises CheckRefused ``audit-refused`` when one of them must not be handed out; its reports are left, too.
+    Raises CheckRefused ``audit-refused`` when one of them must not be handed out, and says `what` of them; its reports are
+    left, too.
     """
     one, space = attempt.one, attempt.space
     torch = next((space.venv / one.outputs[0].name).glob("lib/python*/site-packages/torch"), None)
@@ -48,7 +54,7 @@ def prove(attempt: Attempt, wheels: Sequence[Wheel]) -> str:
             if finding.severity == "warning" and not finding.accepted:
                 text = f"{finding.file or report.contents.filename}: {finding.found} ({finding.id})"
                 attempt.sink.emit(Note(level="warning", text=text))
-    _refuse(reports, one, "was built and isn't handed out: it would not run as it should")
+    _refuse(reports, one, what)
     return "; ".join(report.line() for report in reports)
 
 

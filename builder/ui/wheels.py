@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from builder.recipe.units import show_bytes
@@ -27,6 +28,7 @@ __all__ = [
     "details",
     "list_lines",
     "load",
+    "note",
     "report_json",
     "report_lines",
 ]
@@ -63,8 +65,21 @@ def as_json(wheel: Stored) -> dict[str, object]:
     }
 
 
-def list_lines(wheels: Sequence[Stored], *, now: float) -> tuple[str, list[str]]:
-    """Return a head and one line a wheel; nothing is cut, so that a line can be read by a program."""
+def note(wheel: Stored, told: Mapping[str, Any]) -> str:
+    """Return what is to be said of a wheel's state; `told` has ``reason``, ``superseded`` and ``project_status``."""
+    words = [": ".join(filter(None, [wheel.state, told["reason"]]))] if wheel.state != "published" else []
+    words += ["superseded"] if told["superseded"] and not words else []
+    words += [f"project {told['project_status']}"] if told["project_status"] != "active" else []
+    return "; ".join(words)
+
+
+def list_lines(
+    wheels: Sequence[Stored], *, now: float, notes: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, list[str]]:
+    """Return a head and one line a wheel; nothing is cut, so that a line can be read by a program.
+
+    `notes` say more than the state of a wheel, by sha256.
+    """
     rows = [
         (
             clean(wheel.project),
@@ -72,7 +87,7 @@ def list_lines(wheels: Sequence[Stored], *, now: float) -> tuple[str, list[str]]
             show_bytes(wheel.size).replace(" ", "").replace("iB", ""),
             age(max(0.0, now - wheel.created)),
             clean(wheel.recipe) or "-",
-            "" if wheel.state == "published" else wheel.state,
+            clean(notes.get(wheel.sha256, "" if wheel.state == "published" else wheel.state)),
         )
         for wheel in wheels
     ]
@@ -144,7 +159,7 @@ def detail_lines(document: Mapping[str, Any]) -> list[str]:
         "version": document["wheel_version"],
         "summary": document["summary"],
         "requires-python": document["requires_python"],
-        "state": document["state"],
+        "state": ": ".join(filter(None, [document["state"], document.get("reason")])),
         "channels": ", ".join(document["channels"]),
         "label": document["label"],
         "fingerprint": document["fingerprint"],

@@ -15,7 +15,7 @@ import time
 
 from builder.errors import BuildFailed
 
-__all__ = ["claimed", "labelled", "make", "plain"]
+__all__ = ["claimed", "labelled", "make", "moment", "plain", "unlabelled"]
 
 _OURS = re.compile(r"sb\d{14}\.g([0-9a-f]{10})(r\d+)?(\.|$)")
 
@@ -36,6 +36,24 @@ def claimed(version: str) -> str:
     """Return the first ten of the fingerprint that the label in `version` names; empty where it has no label of ours."""
     found = _OURS.match(version.partition("+")[2])
     return found[1] if found else ""
+
+
+def moment(version: str) -> int | None:
+    """Return the time that the label in `version` names, in seconds; None where it has no label of ours, or no such time."""
+    from calendar import timegm  # noqa: PLC0415  # a hit makes labels and reads none
+
+    local = version.partition("+")[2]
+    try:
+        return timegm(time.strptime(local[2:16], "%Y%m%d%H%M%S")) if _OURS.match(local) else None
+    except ValueError:
+        return None
+
+
+def unlabelled(version: str) -> str | None:
+    """Return `version` without our label, upstream's own local parts kept; None where it has no label of ours."""
+    public, _plus, local = version.partition("+")
+    found = _OURS.match(local)
+    return None if found is None else "+".join(filter(None, [public, local[found.end() :]]))
 
 
 def labelled(version: str, label: str) -> str:

@@ -86,9 +86,12 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip and turn every way in which it can be broken into CheckRefused ``wheel-damaged`` or ``wheel-unsafe``."""
     try:
         with _damage():
-            _check_directory(path)
+            said = _check_directory(path)
             archive = zipfile.ZipFile(path)
         with archive:
+            if said != {len(archive.infolist())}:  # some installers go by that number
+                found = f"its directory holds {len(archive.infolist())} members, and says {', '.join(map(str, said))}"
+                raise Damaged(found)
             yield archive
     except DAMAGE as error:
         raise CheckRefused("wheel-damaged", f"{path.name} is no whole wheel", cause=str(error)) from error
@@ -112,13 +115,17 @@ def _damage() -> Iterator[None]:
         raise Damaged(str(error)) from error
 
 
-def _check_directory(path: Path) -> None:
-    """Refuse a directory that would fill the memory, before the standard library reads it as a whole."""
+def _check_directory(path: Path) -> set[int]:
+    """Return how many members the directory says there are, on this disk and in all.
+
+    Refuses one that would fill the memory, before the standard library reads it as a whole.
+    """
     with path.open("rb") as stream:
         end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # noqa: SLF001  # what ZipFile goes by
     if end and end[5] > TEXT_LIMIT:  # the size of the directory
         cause = f"{end[5]} bytes of names, more than {TEXT_LIMIT >> 20} MiB"
         raise CheckRefused("wheel-unsafe", f"{path.name} holds a directory that no wheel needs", cause=cause)
+    return {int(end[3]), int(end[4])} if end else set()
 
 
 def unsafe(archive: zipfile.ZipFile, size: int) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import zipfile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from builder import bounded
@@ -26,6 +27,9 @@ __all__ = ["Foreign", "add", "check", "judge", "kept", "vouch"]
 
 #: A record has the label that was planned; a rebuild with other bits has ``r2`` at its end.
 _REVISION = re.compile(r"(?<=\.g[0-9a-f]{10})r\d+$")
+
+#: Seconds that a clock elsewhere may be ahead of ours.
+_ASTRAY_S = 86_400.0
 
 #: Bytes of a signature.
 _SEAL = 64 << 10
@@ -48,39 +52,45 @@ class Foreign:
 
 def add(
     house: Wheelhouse,
-    one: Foreign,
+    every: Sequence[Foreign],
     *,
     sign: Callable[[bytes], bytes] | None = None,
-    let_pass: Sequence[Mapping[str, str]] = (),
-) -> tuple[Stored, bool]:
-    """File `one` in channel ``local``; return it as stored, and whether the same bytes were there already.
+    let_pass: Mapping[str, Sequence[Mapping[str, str]]] = MappingProxyType({}),
+    also: Sequence[str] = (),
+) -> list[tuple[Stored, bool]]:
+    """File wheels in channel ``local`` and append them to the channels `also`, in one step.
 
-    The record that came with it is kept as it is, with its signature; `sign` signs it where nobody did: that we took it in,
-    who made the wheel stands in it. Without one, the record says that the file was taken in. Where it is from, and what was
-    `let_pass` (id, file, reason), is remembered for `kept`, and survives a reindex.
+    Returns each as stored, and whether the same bytes were there already. The record that came with it is kept as it is,
+    with its signature; `sign` signs it where nobody did: that we took it in, who made the wheel stands in it. Without one,
+    the record says that the file was taken in. Where it is from, and what was `let_pass` (by sha256: id, file, reason), is
+    remembered for `kept`, and survives a reindex.
 
     Raises as `check` does.
     """
-    before = house.catalogue.stored("sha256=? AND state<>'unpublished'", (one.wheel.sha256,))
-    told, more = kept(house, one.wheel.sha256), {"accepted": [dict(each) for each in let_pass]}
-    if not before:
-        house.remember(publish.FOREIGN, one.wheel.sha256, {"time": int(house.clock()), **more})
-    elif told and let_pass:
-        house.remember(publish.FOREIGN, one.wheel.sha256, {**told, **more})
-    (stored,) = publish.publish(house, [one.wheel], _filing(house, one, sign))
-    return stored, bool(before)
+    there = {}
+    for sha256 in (one.wheel.sha256 for one in every):
+        more = {"accepted": [dict(each) for each in let_pass.get(sha256, ())]}
+        there[sha256] = bool(house.catalogue.stored("sha256=? AND state<>'unpublished'", (sha256,)))
+        told = kept(house, sha256)
+        if not there[sha256]:
+            house.remember(publish.FOREIGN, sha256, {"time": int(house.clock()), **more})
+        elif told and more["accepted"]:
+            house.remember(publish.FOREIGN, sha256, {**told, **more})
+    stored = publish.publish_sets(house, [([one.wheel], _filing(house, one, sign, also)) for one in every])
+    return [(one, there[one.sha256]) for one in stored]
 
 
 def check(house: Wheelhouse, every: Sequence[Foreign]) -> None:
     """Return when all of them can be filed, one after the other.
 
     Raises UsageError ``name-taken`` where a name stands for other bytes, CheckRefused ``build-taken`` where another wheel
-    has the fingerprint that one claims.
+    has the fingerprint that one claims, ``label-lies`` where the time in a label is none, or of the future.
     """
-    given: dict[tuple[str, ...], str] = {}
+    given: dict[tuple[Any, ...], str] = {}
     for one in every:
+        _require_past(house, one)
         names.known(house, one.wheel, _filing(house, one, None))
-        keys = [(one.wheel.filename,), *([(one.fingerprint, one.wheel.output)] if one.fingerprint else [])]
+        keys = [names.meaning(one.wheel.filename), *([(one.fingerprint, one.wheel.output)] if one.fingerprint else [])]
         for key in keys:
             if given.setdefault(key, one.wheel.sha256) != one.wheel.sha256:
                 raise UsageError(
@@ -88,6 +98,22 @@ def check(house: Wheelhouse, every: Sequence[Foreign]) -> None:
                     f"{one.wheel.filename} is given twice, with other bytes",
                     help="add the one that you mean",
                 )
+
+
+def _require_past(house: Wheelhouse, one: Foreign) -> None:
+    """Raise where a label would be above that of whatever is built from now on: nobody would get any of it."""
+    if not one.fingerprint:
+        return
+    moment = label.moment(one.wheel.version)
+    if moment is None or moment > house.clock() + _ASTRAY_S:
+        raise CheckRefused(
+            "label-lies",
+            f"{one.wheel.filename} carries a label of the future"
+            if moment is not None
+            else f"{one.wheel.filename} carries a label with no such time in it",
+            help="the clock was wrong where it was built, or it was changed afterwards; build it here instead",
+            run=("date -u",),
+        )
 
 
 def kept(house: Wheelhouse, sha256: str) -> Mapping[str, Any] | None:
@@ -154,13 +180,16 @@ def vouch(one: Foreign, holds: Callable[[bytes, bytes], str], *, required: bool)
         )
 
 
-def _filing(house: Wheelhouse, one: Foreign, sign: Callable[[bytes], bytes] | None) -> publish.Filing:
+def _filing(
+    house: Wheelhouse, one: Foreign, sign: Callable[[bytes], bytes] | None, also: Sequence[str] = ()
+) -> publish.Filing:
     return publish.Filing(
         fingerprint=one.fingerprint,
         recipe=one.recipe,
         inputs=one.inputs,
         provenance=_added(one, house.clock()),
         channel="local",
+        also=tuple(also),
         sign=sign,
         brought={one.wheel.sha256: (one.record, one.seal)} if one.record is not None else {},
         foreign=True,

@@ -95,9 +95,14 @@ def _crc(entry: dict[str, Any]) -> str:
     return sha256_bytes(canonical_json({key: value for key, value in entry.items() if key != "crc"}))[:16]
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield every entry; stop before a torn last line; raise WheelhouseError ``journal-damaged`` for any other bad one."""
+def read(path: Path, *, but: tuple[bytes, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Yield every entry; stop before a torn last line; raise WheelhouseError ``journal-damaged`` for any other bad one.
+
+    Lines that begin with one of `but` are passed over, unread.
+    """
     for number, line, last in _lines(path):
+        if line.startswith(but):
+            continue
         if last and (not line.endswith(b"\n") or b"\0" in line):  # as the next writer sees it
             return
         entry = _parse(line)

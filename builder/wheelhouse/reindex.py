@@ -17,11 +17,11 @@ from builder.stages import Stored
 from builder.values import dataclass, replace
 from builder.wheel import read
 from builder.wheelhouse import channel as channels
-from builder.wheelhouse import connection, filesystem, journal, locks, publish, store
+from builder.wheelhouse import connection, filesystem, journal, locks, publish, records, recovery, store
 from builder.wheelhouse.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Report", "files", "reindex"]
@@ -84,7 +84,7 @@ def _rebuild(root: Path, digests: _Digests, clock: Callable[[], float]) -> Repor
         try:
             missing, wrong = _restore(catalogue, replayed, digests)
             # A set that was begun and not ended is neither listed nor a stranger: it is completed or undone.
-            publish.recover(store.Wheelhouse(root, catalogue, clock, read_only=False))
+            recovery.recover(store.Wheelhouse(root, catalogue, clock, read_only=False))
             unpublished, left_out = _take_in_strangers(catalogue, root, digests, clock, wrong)
             listed = catalogue.rows("SELECT COUNT(*) FROM wheels WHERE state<>'unpublished'")[0][0]
             catalogue.rows("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -107,7 +107,7 @@ def _settle_in_old(root: Path, clock: Callable[[], float]) -> None:
     with contextlib.suppress(SparkError):
         catalogue = Catalogue(root / store.CATALOGUE, root / "wheels")
         with contextlib.closing(catalogue):
-            publish.recover(store.Wheelhouse(root, catalogue, clock, read_only=False))
+            recovery.recover(store.Wheelhouse(root, catalogue, clock, read_only=False))
 
 
 class _Digests:
@@ -135,16 +135,19 @@ class _Digests:
 
 
 class _Replayed:
-    """What the journal amounts to: ended publishes less removals, by file name in their order."""
+    """What the journal amounts to: ended publishes less removals, by file name in their order.
+
+    `members` are the digests of each channel in its order.
+    """
 
     def __init__(self) -> None:
-        self.wheels: dict[str, tuple[Stored, str | None]] = {}
+        self.wheels: dict[str, Stored] = {}
         self.inputs: dict[str, tuple[str, dict[str, Any]]] = {}
         self.plans: dict[str, float] = {}
         self.memory: dict[tuple[str, str], Any] = {}
         self.names: dict[str, str] = {}
         self.channels: dict[str, float] = {}
-        self.promoted: dict[str, dict[str, Any]] = {}
+        self.members: dict[str, dict[str, None]] = {}
 
 
 def _replay(root: Path) -> _Replayed:
@@ -163,37 +166,54 @@ def _replay(root: Path) -> _Replayed:
             case "publish.end" if begun := pending.pop(entry["id"], None):
                 _take(found, begun, root)
             case "promote":
-                _promote(found, entry)
+                _join(found, entry["channel"], entry["created_ms"] / 1000)
+                found.members[entry["channel"]] = dict.fromkeys(entry["wheels"])
+            case "state" | "project":
+                _judge(found, entry)
             case "remove":
-                found.wheels.pop(entry["filename"], None)
-                found.memory.pop((publish.FOREIGN, entry["sha256"]), None)
-                for promoted in found.promoted.values():
-                    promoted["wheels"] = [sha256 for sha256 in promoted["wheels"] if sha256 != entry["sha256"]]
+                _drop(found, entry)
     return found
 
 
 def _take(found: _Replayed, entry: Mapping[str, Any], root: Path) -> None:
+    given = publish.documents(entry)
     for row in entry["wheels"]:
         wheel = journal.stored(root, row)
         # One that is published again, since its file was lost, keeps its place in the channel.
-        found.wheels[wheel.filename] = (wheel, entry["channel"])
+        found.wheels[wheel.filename] = wheel
         found.names.setdefault(wheel.filename, wheel.sha256)
         if entry["channel"]:
-            found.channels.setdefault(entry["channel"], wheel.created)
-        if (promoted := found.promoted.get(entry["channel"])) and wheel.sha256 not in promoted["wheels"]:
-            promoted["wheels"] = [*promoted["wheels"], wheel.sha256]
-        if entry["inputs"] is not None:
-            found.inputs[wheel.fingerprint] = (wheel.recipe, entry["inputs"])
+            _join(found, entry["channel"], wheel.created, [wheel.sha256])
+        if wheel.fingerprint in given:
+            found.inputs[wheel.fingerprint] = (wheel.recipe, given[wheel.fingerprint])
+    for name, digests in entry.get("also", {}).items():
+        _join(found, name, entry["created_ms"] / 1000, digests)
 
 
-def _promote(found: _Replayed, entry: Mapping[str, Any]) -> None:
-    """Let a channel hold what was promoted, and nothing that was published into it before."""
-    name = entry["channel"]
-    found.channels.setdefault(name, entry["created_ms"] / 1000)
-    found.promoted[name] = {**entry, "created_ms": round(found.channels[name] * 1000)}
-    for filename, (wheel, channel) in found.wheels.items():
-        if channel == name:
-            found.wheels[filename] = (wheel, None)
+def _join(found: _Replayed, name: str, created: float, digests: Sequence[str] = ()) -> None:
+    """Let a channel, made then if it isn't there, hold `digests` behind what it holds."""
+    found.channels.setdefault(name, created)
+    found.members.setdefault(name, {}).update(dict.fromkeys(digests))
+
+
+def _drop(found: _Replayed, entry: Mapping[str, Any]) -> None:
+    found.wheels.pop(entry["filename"], None)
+    found.memory.pop((records.FOREIGN, entry["sha256"]), None)
+    for members in found.members.values():
+        members.pop(entry["sha256"], None)
+
+
+def _judge(found: _Replayed, entry: Mapping[str, Any]) -> None:
+    """Take in the state of wheels, or the status of a project."""
+    if entry["op"] == "project":
+        kept = {name: entry[name] for name in ("status", "reason", "time")}
+        found.memory[records.PROJECT, entry["project"]] = kept if entry["status"] != "active" else None
+        return
+    kept = {name: entry[name] for name in ("state", "reason", "time")}
+    for one in entry["wheels"]:
+        found.memory[records.WITHHELD, one["sha256"]] = kept if entry["state"] != "published" else None
+        if wheel := found.wheels.get(one["filename"]):
+            found.wheels[one["filename"]] = replace(wheel, state=entry["state"])
 
 
 def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tuple[list[str], dict[Path, str]]:
@@ -204,11 +224,12 @@ def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tu
         db.executemany("INSERT INTO plans VALUES (?,?)", replayed.plans.items())
         db.executemany("INSERT INTO names VALUES (?,?)", replayed.names.items())
         db.executemany("INSERT INTO channels VALUES (?,?)", replayed.channels.items())
-        memory = [(kind, key, json.dumps(value, sort_keys=True)) for (kind, key), value in replayed.memory.items()]
+        told = ((kind, key, value) for (kind, key), value in replayed.memory.items() if value is not None)
+        memory = [(kind, key, json.dumps(value, sort_keys=True)) for kind, key, value in told]
         db.executemany("INSERT INTO memory VALUES (?,?,?)", memory)
         for fingerprint, (recipe, document) in replayed.inputs.items():
             catalogue.keep_inputs(db, fingerprint, recipe, document)
-        for filename, (wheel, channel) in replayed.wheels.items():
+        for filename, wheel in replayed.wheels.items():
             found = digests.of(wheel.path)
             if found is None:
                 missing.append(filename)
@@ -216,8 +237,9 @@ def _restore(catalogue: Catalogue, replayed: _Replayed, digests: _Digests) -> tu
                 wrong[wheel.path] = f"{filename}: other bytes than were published"
             else:
                 metadata = publish.metadata_of(wheel.path)
-                catalogue.insert(db, wheel, metadata=metadata, channel=channel, inputs=None)
-        for entry in replayed.promoted.values():
+                catalogue.insert(db, wheel, metadata=metadata, channel=None, inputs=None)
+        for name, members in replayed.members.items():
+            entry = {"channel": name, "created_ms": round(replayed.channels[name] * 1000), "wheels": list(members)}
             channels.enter(db, entry)
     return missing, wrong
 

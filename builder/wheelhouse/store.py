@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from builder.errors import HostError, UsageError, WheelhouseError
 from builder.plan import Known
-from builder.wheelhouse import filesystem, journal, locks
+from builder.wheelhouse import filesystem, journal, locks, records
 from builder.wheelhouse.catalogue import BUSY_S, Catalogue
 
 if TYPE_CHECKING:
@@ -114,10 +114,14 @@ class Wheelhouse:
     # --- reading
 
     def find(self, fingerprint: str) -> tuple[Stored, ...]:
-        """Return the published wheels of `fingerprint` whose file is as it was published; of each output the newest."""
+        """Return the published wheels of `fingerprint` whose file is as it was published; of each output the newest.
+
+        Those of a quarantined project aren't among them.
+        """
         found: dict[str, Stored] = {}
         for wheel in self.catalogue.stored("fingerprint=? AND state='published'", (fingerprint,)):
-            if self.is_whole(wheel):
+            status = self.recall(records.PROJECT, wheel.project) or {}
+            if status.get("status") != "quarantined" and self.is_whole(wheel):
                 found[wheel.output] = wheel
         return tuple(found.values())
 
@@ -143,14 +147,10 @@ class Wheelhouse:
         return True
 
     def lost(self, fingerprint: str, found: Sequence[Stored]) -> tuple[str, ...]:
-        """Return what became of published wheels of `fingerprint` that `find` found no more, one line a wheel."""
-        there = {wheel.output for wheel in found}
-        published = self.catalogue.stored("fingerprint=? AND state='published'", (fingerprint,))
-        newest = {wheel.output: wheel for wheel in published if wheel.output not in there}
-        return tuple(
-            f"the stored wheel {'was changed' if wheel.path.exists() else 'is gone'}: {wheel.filename}"
-            for wheel in newest.values()
-        )
+        """Return what became of wheels of `fingerprint` that `find` found no more, one line a wheel."""
+        from builder.wheelhouse import missed  # noqa: PLC0415  # a hit misses none
+
+        return tuple(missed.told(self, wheel) for wheel in missed.newest(self, fingerprint, found))
 
     def list_wheels(self, *, project: str | None = None, include_unpublished: bool = False) -> tuple[Stored, ...]:
         """Return wheels, oldest first."""
@@ -295,10 +295,12 @@ class Wheelhouse:
         inputs: Mapping[str, Any] | None,
         provenance: Mapping[str, Any],
         channel: str | None = "local",
+        also: Sequence[str] = (),
         sign: Callable[[bytes], bytes] | None = None,
     ) -> tuple[Stored, ...]:
         """File a set of wheels, all or none, and return them as stored. A wheel that is there already is a hit.
 
+        All of them are appended to the channels `also` in the same step, but for those that are yanked or quarantined.
         `sign` makes the signature of each record; without it there is none.
 
         Raises UsageError ``name-taken``, HostError ``disk-full`` or ``unwritable``; nothing half-done stays.
@@ -314,6 +316,7 @@ class Wheelhouse:
                 inputs=inputs,
                 provenance=provenance,
                 channel=channel,
+                also=tuple(also),
                 sign=sign,
             ),
         )
@@ -323,11 +326,14 @@ class Wheelhouse:
         rows = self.catalogue.rows("SELECT channel FROM members WHERE sha256=? ORDER BY channel", (wheel.sha256,))
         return tuple(str(row[0]) for row in rows)
 
-    def remove(self, wheel: Stored) -> None:
-        """Take a wheel and its records out. Its name stays tied to its bytes."""
-        from builder.wheelhouse import publish  # noqa: PLC0415
+    def remove(self, wheel: Stored, *, named: bool = True) -> bool:
+        """Take a wheel and its records out. Its name stays tied to its bytes, and these to the state that they had.
 
-        publish.remove(self, wheel)
+        Without `named` one stays that a channel other than ``local`` names; then this returns False.
+        """
+        from builder.wheelhouse import removal  # noqa: PLC0415
+
+        return removal.remove(self, wheel, named=named)
 
     @contextlib.contextmanager
     def build_lock(self, name: str, *, on_wait: Callable[[str], None]) -> Iterator[None]:
@@ -339,9 +345,9 @@ class Wheelhouse:
 def _recover_if_needed(house: Wheelhouse) -> None:
     with contextlib.suppress(FileNotFoundError):
         if any((house.root / "wheels" / ".incoming").iterdir()):
-            from builder.wheelhouse import publish  # noqa: PLC0415  # not on the hit path
+            from builder.wheelhouse import recovery  # noqa: PLC0415  # not on the hit path
 
-            publish.recover_if_needed(house)
+            recovery.recover_if_needed(house)
 
 
 def _begun(root: Path) -> bool:
