@@ -129,7 +129,7 @@ def inspect(
     else:
         files = (site / "config.toml", user / "config.toml")
     merged: dict[str, dict[str, Any]] = {}
-    read = tuple(file for file in files if _is_there(file, mistakes))
+    read = tuple(file for file in files if _is_there(file, site, mistakes))
     for file in read:
         for table, values in _read(file, mistakes, home).items():
             merged.setdefault(table, {}).update(values)
@@ -151,7 +151,7 @@ def inspect(
         compile_cache=merged.get("compile-cache", {}),
         index=merged.get("index", {}),
         files=read,
-        upstream=env.get("SPARK_BUILD_UPSTREAM") or merged.get("wheelhouse", {}).get("upstream"),
+        upstream=env.get("SPARK_BUILD_UPSTREAM", merged.get("wheelhouse", {}).get("upstream")) or None,
         upstream_token_file=Path(token) if token else None,
         signing_key=signing.get("key"),
         signers=signing.get("signers"),
@@ -159,12 +159,12 @@ def inspect(
     return found, tuple(mistakes)
 
 
-def _is_there(file: Path, mistakes: list[str]) -> bool:
+def _is_there(file: Path, site: Path, mistakes: list[str]) -> bool:
     """Whether there is such a file. A site's that can't be looked at is a mistake; in a home that is closed, none is."""
     try:
         return file.is_file()
     except PermissionError as error:
-        if file.is_relative_to(SITE):
+        if file.is_relative_to(site):
             mistakes.append(f"{file}: {error.strerror}")
         return False
 

@@ -111,6 +111,20 @@ def test_variables_win_over_files(machine: Machine) -> None:
     assert (found.sources, found.index_url) == (machine.root / "cwd" / "b", "https://b.invalid/simple")
 
 
+def test_an_empty_variable_asks_nobody(machine: Machine) -> None:
+    machine.user('[wheelhouse]\nupstream = "https://a.example"\n')
+    assert machine.load().upstream == "https://a.example"
+    assert machine.load(SPARK_BUILD_UPSTREAM="https://b.example").upstream == "https://b.example"
+    assert machine.load(SPARK_BUILD_UPSTREAM="").upstream is None
+
+
+@pytest.mark.parametrize("value", ['reserve = "triton"', "reserve = [1]", 'superseded = "no"', "pass-through = {}"])
+def test_wrong_values_of_the_index_are_told(machine: Machine, value: str) -> None:
+    machine.user(f"[index]\n{value}\n")
+    (line,) = machine.refused()
+    assert f"index.{value.partition(' ')[0]} is" in line
+
+
 def test_one_named_file_stands_for_all(machine: Machine) -> None:
     machine.site("[build]\njobs = 8\n")
     machine.user("[build]\njobs = 4\n")
