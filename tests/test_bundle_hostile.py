@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from builder.bundle import parts
+from builder.bundle import admit, parts
+from builder.bundle.manifest import Entry
 from builder.digest import sha256_file
-from builder.errors import UsageError
+from builder.errors import CheckRefused, UsageError
 from tests import wheelhouse_kit
 from tests.bundle_kit import export, manifest, public, tree
 from tests.world import World
@@ -312,3 +313,35 @@ def test_a_full_stick_is_told_by_its_own_name(world: World, index: Index, more: 
         world.run("bundle", "verify", "stick/bundle")
     finally:
         subprocess.run(["umount", str(stick)], check=True)
+
+
+def test_a_pack_whose_index_calls_an_object_by_another_name_stays_out(world: World, tmp_path: Path) -> None:
+    """Git itself doesn't look: it gives the evil bytes for the good name."""
+    world.git(tmp_path, "init", "-q", "--bare", "x-1.git")
+    mirror = tmp_path / "x-1.git"
+    told = ["git", "--git-dir", str(mirror)]
+    name = subprocess.run(
+        [*told, "hash-object", "-w", "--stdin"], input=b"evil\n", capture_output=True, check=True
+    ).stdout
+    pack = [*told, "pack-objects", "-q", str(mirror / "objects" / "pack" / "pack")]
+    subprocess.run(pack, input=name, capture_output=True, check=True)
+    subprocess.run([*told, "prune-packed"], check=True)
+    index = next(mirror.glob("objects/pack/*.idx"))
+    data, good = bytearray(index.read_bytes()), hashlib.sha1(b"blob 5\0good\n").digest()  # noqa: S324  # git's names
+    for number in range(256):
+        data[8 + 4 * number : 12 + 4 * number] = (number >= good[0]).to_bytes(4, "big")
+    data[1032:1052] = good
+    data[-20:] = hashlib.sha1(bytes(data[:-20])).digest()  # noqa: S324
+    index.unlink()
+    index.write_bytes(data)
+    for reverse in mirror.glob("objects/pack/*.rev"):
+        reverse.unlink()
+    assert subprocess.run([*told, "cat-file", "-p", good.hex()], capture_output=True, check=True).stdout == b"evil\n"
+    folder = tmp_path / "bundle"
+    shutil.copytree(
+        mirror, folder / "sources" / "git" / mirror.name, ignore=shutil.ignore_patterns("hooks", "description")
+    )
+    files = {f"sources/git/{mirror.name}/objects/pack/{one.name}": one for one in mirror.glob("objects/pack/*")}
+    entries = {path: Entry(sha256=sha256_file(file), size=file.stat().st_size) for path, file in files.items()}
+    with pytest.raises(CheckRefused, match="the pack isn't what its index says"):
+        admit.check(folder, files, entries, env=world.env())
