@@ -166,6 +166,23 @@ def test_a_log_that_nobody_reads_ends_nothing(root: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_log_that_is_closed_before_the_first_line_ends_nothing(root: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen(
+        [str(COMMAND), "index", "serve", "--port", "0", "--wheelhouse", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        env={"PATH": os.environ["PATH"], "HOME": str(root)},
+    )
+    os.close(writing)
+    assert process.stdout is not None
+    with process.stdout:
+        server = Server(url=process.stdout.readline().decode().strip(), process=process, log_file=root)
+        assert server.ask("/simple/one/", Accept=JSON).status == 200
+        assert server.stop() == 0
+
+
 def test_what_keeps_it_from_starting_is_told_with_the_next_command(root: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

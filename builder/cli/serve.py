@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def run(args: argparse.Namespace, app: App) -> int:
         else:
             app.print(url)
         app.stdout.flush()
-        app.stderr.write(f"serving {settings.root} at {url}simple/ (Ctrl-C stops)\n")
-        app.stderr.flush()
+        with contextlib.suppress(OSError):  # that nobody reads it ends nothing
+            app.stderr.write(f"serving {settings.root} at {url}simple/ (Ctrl-C stops)\n")
+            app.stderr.flush()
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)  # a server's garbage is small, and shall stay so
