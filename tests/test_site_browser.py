@@ -215,7 +215,7 @@ def test_what_is_copied_is_what_installs(browser: Browser, shown: Shown, where: 
         version = shown.kit.house.list_wheels(project="vllm")[-1].version
         wanted = f"uv pip install --index {one.root}{site_kit.NIGHTLY}/simple/ 'vllm=={version}'"
         assert page.locator("#q").input_value() == wanted
-        page.wait_for_load_state("networkidle")  # the search has read its list: leaving in the middle of that is an error
+        page.wait_for_load_state("networkidle")  # leaving while the search reads its list is an error
         lines = one.go(every(shown.kit)["channel"]).locator("code", has_text="[[tool.uv.index]]").text_content()
         (index,) = tomllib.loads(lines or "")["tool"]["uv"]["index"]
         assert index["url"] == f"{one.root}{site_kit.NIGHTLY}/simple/"
