@@ -378,13 +378,17 @@ def test_behind_nginx_under_a_prefix_as_the_page_says(root: Path, tmp_path: Path
             head, _blank, body = drained(client).partition(b"\r\n\r\n")
             return head.decode(), body
 
+    def answers() -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(folder / "socket")) == 0
+
     with serving(root) as server:
         place = location.replace("127.0.0.1:8377", f"127.0.0.1:{server.port}")
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "nginx.conf").write_text(user + PROXY.format(folder=folder, location=place))
         nginx = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")])
         try:
-            while not (folder / "socket").exists():
+            while not answers():  # the file is there before anybody listens
                 assert nginx.poll() is None
                 time.sleep(0.01)
             for path in ("/wheels/simple/Big/", "/wheels/simple/big"):

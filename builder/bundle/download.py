@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from builder.bundle import JOBS
 from builder.digest import sha256_file
 from builder.errors import SourceError, scrubbed
-from builder.source import login
+from builder.source import login, partial
 from builder.source.place import locked, refusals, revealed, without_login
 from builder.values import dataclass
 
@@ -167,7 +167,7 @@ def _one(piece: Piece, sources: Sources, tally: _Tally) -> None:
         _fetch(piece, part, sources, tally)
         target.parent.mkdir(parents=True, exist_ok=True)
         part.replace(target)
-        _mark(part).unlink(missing_ok=True)
+        partial.mark(part).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             part.parent.rmdir()
         tally.add(here=0, files=1)
@@ -205,7 +205,7 @@ def _fetch(piece: Piece, part: Path, sources: Sources, tally: _Tally) -> None:
         # Of what lay here before this call, nobody knows whether it belonged to it; what comes in one go does.
         tally.add(here=-_size(part))
         part.unlink()
-        _mark(part).unlink(missing_ok=True)
+        partial.mark(part).unlink(missing_ok=True)
         if fresh:
             raise SourceError(
                 "hash-mismatch",
@@ -231,21 +231,12 @@ def _wait(error: Exception, idle: int, tally: _Tally) -> None:
         raise _Stopped
 
 
-def _mark(part: Path) -> Path:
-    """Return where it lies what the server said of the file that `part` is the beginning of."""
-    return part.with_name(f"{part.name}.mark")
-
-
 def _transfer(piece: Piece, part: Path, sources: Sources, tally: _Tally) -> str:
     """Add to `part` what it lacks; return the digest of all of it. Raises what is worth another try, or SourceError."""
     have, digest = _size(part), hashlib.sha256()
-    headers = {}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        with contextlib.suppress(FileNotFoundError):
-            headers["If-Range"] = _mark(part).read_text()
     if have and have == piece.size:
         return sha256_file(part)
+    headers = {"Range": f"bytes={have}-", **partial.condition(part)} if have else {}
     try:
         answer = _opened(piece, sources, headers)
     except urllib.error.HTTPError as error:
@@ -257,7 +248,7 @@ def _transfer(piece: Piece, part: Path, sources: Sources, tally: _Tally) -> str:
         if resumed:
             _digest_of(part, digest)
         else:
-            _keep_mark(part, answer.headers)
+            partial.keep_mark(part, answer.headers)
         have = have if resumed else 0
         tally.add(here=have)
         done = _copy(answer, part, digest, tally, append=resumed)
@@ -297,15 +288,6 @@ def _copy(answer: Any, part: Path, digest: _Hash, tally: _Tally, *, append: bool
             done += size
             tally.add(here=size, received=size)
     return done
-
-
-def _keep_mark(part: Path, headers: Mapping[str, str]) -> None:
-    """Keep what tells this file from another one of its URL; a weak ETag doesn't."""
-    etag = headers.get("ETag") or ""
-    if found := headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag:
-        _mark(part).write_text(found)
-    else:
-        _mark(part).unlink(missing_ok=True)
 
 
 def _opened(piece: Piece, sources: Sources, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # http or file

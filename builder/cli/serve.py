@@ -58,9 +58,10 @@ def run(args: argparse.Namespace, app: App) -> int:
 
     settings = _settings(args, app)
     if not run.is_loopback(settings.bind) and settings.tls_cert is None:
-        app.stderr.write(
+        _tell(
+            app,
             f"warning: {settings.bind} is served without TLS: tokens and wheels can be read and changed on the way; "
-            "--tls-cert, or a proxy before it, mends that\n"
+            "--tls-cert, or a proxy before it, mends that",
         )
 
     def announce(url: str) -> None:
@@ -69,14 +70,19 @@ def run(args: argparse.Namespace, app: App) -> int:
         else:
             app.print(url)
         app.stdout.flush()
-        with contextlib.suppress(OSError):  # that nobody reads it ends nothing
-            app.stderr.write(f"serving {settings.root} at {url}simple/ (Ctrl-C stops)\n")
-            app.stderr.flush()
+        _tell(app, f"serving {settings.root} at {url}simple/ (Ctrl-C stops)")
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)  # a server's garbage is small, and shall stay so
 
     return run.serve(settings, clock=app.clock, announce=announce, notify_socket=app.env.get("NOTIFY_SOCKET", ""))
+
+
+def _tell(app: App, text: str) -> None:
+    """Write a line of the log; that nobody reads it ends no server."""
+    with contextlib.suppress(OSError):
+        app.stderr.write(f"{text}\n")
+        app.stderr.flush()
 
 
 def _settings(args: argparse.Namespace, app: App) -> Settings:

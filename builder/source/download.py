@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from builder.digest import sha256_file
 from builder.errors import SourceError
 from builder.events import Fetching
-from builder.source import login
+from builder.source import login, partial
 from builder.source.place import locked, revealed, without_credentials, without_login
 from builder.values import dataclass
 
@@ -109,7 +109,7 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
             part.unlink()
             received += _tried(lambda: _transfer(url, part, sources, known=True), url, sources)
             digest = sha256_file(part)
-        _mark(part).unlink(missing_ok=True)
+        partial.mark(part).unlink(missing_ok=True)
         if sha256 is not None and digest != sha256:
             part.unlink()
             raise SourceError(
@@ -121,28 +121,6 @@ def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) ->
             )
         part.replace(dest)
         yield Got(sha256=digest, received=received)
-
-
-def _mark(part: Path) -> Path:
-    """Return where it lies what the server said of the file that `part` is the beginning of."""
-    return part.with_name(f"{part.name}.mark")
-
-
-def _condition(part: Path) -> dict[str, str]:
-    """Return the header that makes a server begin anew where the file is another by now (RFC 9110, 13.1.5)."""
-    try:
-        return {"If-Range": _mark(part).read_text()}
-    except FileNotFoundError:
-        return {}
-
-
-def _keep_mark(part: Path, headers: Mapping[str, str]) -> None:
-    """Keep what tells this file from another one of its URL; a weak ETag doesn't."""
-    etag = headers.get("ETag") or ""
-    if found := headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag:
-        _mark(part).write_text(found)
-    else:
-        _mark(part).unlink(missing_ok=True)
 
 
 def length(url: str, sources: Sources) -> int | None:
@@ -158,7 +136,7 @@ def length(url: str, sources: Sources) -> int | None:
 def _transfer(url: str, part: Path, sources: Sources, *, known: bool) -> int:
     """Add to `part` what it lacks, and return how much that was; `known` says that its digest shows a wrong half."""
     have = part.stat().st_size if part.exists() else 0
-    condition = _condition(part)
+    condition = partial.condition(part)
     have = have if known or condition else 0
     headers = {"Range": f"bytes={have}-", **condition} if have else {}
     try:
@@ -174,7 +152,7 @@ def _transfer(url: str, part: Path, sources: Sources, *, known: bool) -> int:
             msg = "the server doesn't go on where an earlier transfer stopped"
             raise _Short(msg)
         if not resumed:
-            _keep_mark(part, answer.headers)
+            partial.keep_mark(part, answer.headers)
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = int(length) + start if length else None
