@@ -160,6 +160,18 @@ class Kit:
         target.parent.mkdir()
         (downloads / "nvidia" / "cu13").rename(target)
 
+    @cached_property
+    def headers(self) -> Path:
+        """Python's headers, for every machine: a distribution's ask for those of the target, which aren't there."""
+        include = Path(sysconfig.get_path("include"))
+        own = Path("/usr/include", sysconfig.get_config_var("MULTIARCH") or "", include.name, "pyconfig.h")
+
+        def make(part: Path) -> None:
+            shutil.copytree(include, part)
+            shutil.copy(own, part)
+
+        return self.once("python", make) if include.parts[:3] == ("/", "usr", "include") and own.exists() else include
+
     # --- builds
 
     def build(self, arch: str) -> Path:
@@ -169,7 +181,7 @@ class Kit:
     def _build(self, part: Path, arch: str) -> None:
         shutil.copytree(PROJECT, part / "source")
         chain = part / "toolchain.cmake"
-        nvcc, include = self.root / "bin" / "nvcc", sysconfig.get_path("include")
+        nvcc, include = self.root / "bin" / "nvcc", self.headers
         chain.write_text(TOOLCHAIN.format(cxx=CXX, nvcc=nvcc, arch=arch, include=include))
         words = [str(UV), "build", "--wheel", "--python", sys.executable, "--out-dir", str(part)]
         words += [f"-Ccmake.toolchain-file={chain}", "-Ccmake.python-hints=false", str(part / "source")]
@@ -205,7 +217,7 @@ class Kit:
             nvcc = [str(root / "bin" / "nvcc"), "-std=c++17", "-Xcompiler", "-fPIC", "-c", "-o", str(unit)]
             nvcc += [*flags] if host else [*flags, "-ccbin", CXX]
             nvcc += [f"-gencode=arch={code.replace('sm_', 'compute_')},code={code}" for code in codes]
-            run([*nvcc, f"-I{sysconfig.get_path('include')}", str(PROJECT / "src" / "_core.cu")])
+            run([*nvcc, f"-I{self.headers}", str(PROJECT / "src" / "_core.cu")])
             self.link(part, [str(unit)], [f"-L{target / 'lib'}", *runtime], host=host, strip=strip)
 
         return self.once(f"{name}.so", make).read_bytes()
@@ -225,7 +237,7 @@ class Kit:
         def make(part: Path) -> None:
             text = part.with_suffix(".cpp")
             text.write_text(source)
-            self.link(part, [f"-I{sysconfig.get_path('include')}", str(text)], words, host=host)
+            self.link(part, [f"-I{self.headers}", str(text)], words, host=host)
 
         return self.once(name, make)
 

@@ -26,7 +26,7 @@ OTHERS = {
 }
 
 #: Changed what judges say? Raise `stamp.RULES`, and put both here. A change that changes no finding: the digest alone.
-KNOWN = (2, "47bcc07b52f7b727")
+KNOWN = (2, "59b0097bf4299bd6")
 
 
 def _digest() -> str:

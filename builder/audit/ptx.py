@@ -27,7 +27,8 @@ _SHORT_HEAD = 1 << 12
 
 _BLANKS = re.compile(rb"\s*+")
 _VERSION = re.compile(rb"\.version\s++(\d{1,4}\.\d{1,4})(?![\w.])")
-_TARGET = re.compile(rb"\.target\s++(\w++(?:\s*+,\s*+\w++)*+)")
+# Its group isn't possessive: nothing follows that it could give back for, and Python before 3.11.5 keeps half a round then.
+_TARGET = re.compile(rb"\.target\s++(\w++(?:\s*+,\s*+\w++)*)")
 _WORD = re.compile(rb"\w++")
 _SM = re.compile(rb"sm_(\d{2,3})([af]?)")
 _ADDRESS_SIZE = re.compile(rb"\.address_size\s++(?:32|64)(?!\w)")
