@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["copy_synced", "sync_folder", "write_synced"]
+__all__ = ["copy_synced", "replace_synced", "sync_folder", "write_synced"]
 
 _CHUNK = 1 << 20
 
@@ -29,6 +29,19 @@ def write_synced(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def replace_synced(path: Path, data: bytes) -> None:
+    """Leave `data` in the file `path`; whoever stops this on the way leaves what was there before. A link stays one."""
+    place = path.resolve()
+    beside = place.with_name(f".{place.name}.{os.getpid()}.new")
+    try:
+        write_synced(beside, data)
+        beside.replace(place)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(place.parent)
 
 
 def copy_synced(source: Path, target: Path) -> str:

@@ -4,7 +4,7 @@ Each child gets a process group of its own and an explicit environment. `capture
 work: it streams output to a log and to a callback, and takes the whole group down when the caller is interrupted.
 
 Both end with the leader of the group, not with the last one that holds its output open: a program may leave something in
-the background (``git gc``, a compiler's server), and waiting for that would take for ever. Such a one has `LINGER_S` to
+the background (``git gc``, a compiler's server), and waiting for that would take for ever. Such a one has `pump.LINGER_S` to
 say what it has to say, then the group is killed.
 
 A child also ends with this process, with all that it started in its group, however this process ends: a killed run leaves
@@ -21,38 +21,29 @@ import contextlib
 import errno
 import functools
 import os
-import selectors
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import HostError
+from builder.pump import LINGER_S, Lines, await_end, pump, through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Finished", "attached", "capture", "installed", "leave", "run"]
+__all__ = ["Finished", "attached", "capture", "installed", "leave", "piped", "run"]
 
 PROGRAM = "spark-build-enter"
 
 #: How long a group has between SIGTERM and SIGKILL.
 GRACE_S = 5.0
 
-#: How long output is waited for after the leader's end, while somebody still holds it open.
-LINGER_S = 2.0
-
 #: How long a sweep may take; what the kernel doesn't let go is told on stderr before that.
 SWEEP_S = 5.0
-
-_CHUNK = 1 << 16
-
-#: What a pipe holds at most, unless somebody with rights made it larger (pipe(7)).
-_PIPE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +97,7 @@ def capture(
             )
 
     with _closed_at_end(child, sweep=sweep):
-        ended = _pump(
+        ended = pump(
             child, functools.partial(take, out), functools.partial(take, err), stdin=stdin, timeout_s=timeout_s
         )
     if not ended:
@@ -148,7 +139,7 @@ def run(
             pass_fds=tuple(pass_fds),
             sweep=sweep,
         )
-        lines = _Lines(on_line)
+        lines = Lines(on_line)
 
         def take(data: bytes) -> None:
             sink.write(data)
@@ -156,12 +147,36 @@ def run(
             lines.feed(data)
 
         with _closed_at_end(child, sweep=sweep) as usage:
-            ended = _pump(child, take, timeout_s=timeout_s)
+            ended = pump(child, take, timeout_s=timeout_s)
             lines.end()
     if not ended:
         summary = f"{words[0]} was stopped after {timeout_s:.0f} s"
         raise HostError("tool-timeout", summary, cause=" ".join(words))
     return Finished(argv=words, code=child.returncode, peak_bytes=usage.peak_bytes)
+
+
+def piped(
+    source: Sequence[str], sink: Sequence[str], *, env: Mapping[str, str], tell: Callable[[int], None]
+) -> tuple[Finished, Finished]:
+    """Run `source` with its output as the input of `sink` until both have ended, and return how each did.
+
+    `tell` gets the bytes that have passed, at least once in `pump.TICK_S`; what it raises ends both and goes on. A `sink`
+    that ends early ends `source`. Of what they say the last 64 KiB are kept. Raises HostError ``tool-missing``.
+    """
+    first = _start(
+        tuple(source), env=env, cwd=None, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(), sweep=False
+    )
+    with _closed_at_end(first, sweep=False):
+        second = _start(
+            tuple(sink), env=env, cwd=None, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(), sweep=False
+        )
+        with _closed_at_end(second, sweep=False):
+            said = through(first, second, tell)
+            await_end(first, LINGER_S)  # nobody reads it any more
+    return (
+        Finished(argv=tuple(source), code=first.returncode, err=said.source_err),
+        Finished(argv=tuple(sink), code=second.returncode, out=said.sink_out, err=said.sink_err),
+    )
 
 
 def leave(
@@ -212,27 +227,6 @@ def attached(argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str], 
     finally:
         signal.signal(signal.SIGINT, before)
     return code if code >= 0 else 128 - code
-
-
-class _Lines:
-    """Cuts bytes into lines; what has no end yet waits for the next ones."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-        self._rest = b""
-
-    def feed(self, data: bytes) -> None:
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        for line in whole:
-            self._tell(line)
-
-    def end(self) -> None:
-        """Tell the last line, which has no end."""
-        if self._rest:
-            self._tell(self._rest)
-
-    def _tell(self, line: bytes) -> None:
-        self._on_line(line.decode(errors="replace").rstrip("\r"))
 
 
 @dataclass(slots=True)
@@ -287,69 +281,6 @@ def installed(name: str) -> str | None:
     return file if os.access(file, os.X_OK) else None
 
 
-def _pump(
-    child: subprocess.Popen[bytes],
-    on_out: Callable[[bytes], None],
-    on_err: Callable[[bytes], None] | None = None,
-    *,
-    stdin: bytes = b"",
-    timeout_s: float | None,
-) -> bool:
-    """Pass on what the child prints until it has ended and its output is closed, or lingered; whether it was in time.
-
-    The child isn't reaped: while it is a zombie, nobody else can get its process group's number.
-    """
-    limit = None if timeout_s is None else time.monotonic() + timeout_s
-    with selectors.DefaultSelector() as ready, _leader(child) as leader:
-        ready.register(leader, selectors.EVENT_READ)
-        for stream, sink in ((child.stdout, on_out), (child.stderr, on_err)):
-            if stream is not None:
-                ready.register(stream, selectors.EVENT_READ, sink)
-        if child.stdin is not None:
-            os.set_blocking(child.stdin.fileno(), False)
-            ready.register(child.stdin, selectors.EVENT_WRITE)
-        alive, rest = True, memoryview(stdin)
-        while alive or ready.get_map():
-            left = None if limit is None else limit - time.monotonic()
-            if left is not None and left <= 0:
-                _drain(ready)
-                return not alive
-            for key, _mask in ready.select(left):
-                if key.fd == leader:
-                    alive, limit = False, time.monotonic() + LINGER_S
-                    ready.unregister(leader)
-                    rest = rest[:0]
-                elif key.fileobj is child.stdin:
-                    rest = _feed(child, ready, rest)
-                elif data := os.read(key.fd, _CHUNK):
-                    key.data(data)
-                else:
-                    ready.unregister(key.fileobj)
-    return True
-
-
-def _drain(ready: selectors.BaseSelector) -> None:
-    """Take what lies in the pipes already, once: whoever holds them open may go on writing for ever."""
-    for key, _mask in ready.select(0):
-        if key.data is not None and (data := os.read(key.fd, _PIPE)):
-            key.data(data)
-
-
-def _feed(child: subprocess.Popen[bytes], ready: selectors.BaseSelector, rest: memoryview) -> memoryview:
-    """Write what the pipe takes, and close it when all is written or nobody reads it."""
-    stdin = child.stdin
-    assert stdin is not None  # noqa: S101  # only called for a stream that was registered
-    with contextlib.suppress(BlockingIOError):
-        try:
-            rest = rest[os.write(stdin.fileno(), rest[:_CHUNK]) :] if rest else rest
-        except BrokenPipeError:
-            rest = rest[:0]
-    if not rest:
-        ready.unregister(stdin)
-        stdin.close()
-    return rest
-
-
 @contextlib.contextmanager
 def _closed_at_end(child: subprocess.Popen[bytes], *, sweep: bool) -> Iterator[_Usage]:
     """Leave nothing of the child's group, reap it and close its pipes; politely when the block was interrupted."""
@@ -358,13 +289,13 @@ def _closed_at_end(child: subprocess.Popen[bytes], *, sweep: bool) -> Iterator[_
         yield usage
     except BaseException:
         _signal(child, signal.SIGTERM)
-        _await(child, GRACE_S)
+        await_end(child, GRACE_S)
         raise
     finally:
         if sweep:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGUSR1)  # to the leader alone, which has to live to do it
-            _await(child, SWEEP_S)
+            await_end(child, SWEEP_S)
         _signal(child, signal.SIGKILL)  # what the leader left behind in its group, or the leader at a time-out
         _pid, status, rusage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -373,23 +304,6 @@ def _closed_at_end(child: subprocess.Popen[bytes], *, sweep: bool) -> Iterator[_
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-
-
-@contextlib.contextmanager
-def _leader(child: subprocess.Popen[bytes]) -> Iterator[int]:
-    """Give a descriptor that is readable when the leader has ended (pidfd_open(2)); nothing is reaped."""
-    descriptor = os.pidfd_open(child.pid)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _await(child: subprocess.Popen[bytes], seconds: float) -> None:
-    """Return when the leader has ended or `seconds` have passed, without reaping it."""
-    with _leader(child) as leader, selectors.DefaultSelector() as ready:
-        ready.register(leader, selectors.EVENT_READ)
-        ready.select(seconds)
 
 
 def _signal(child: subprocess.Popen[bytes], signum: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from builder.stages import Torch
 
-__all__ = ["changed", "keep", "require_cuda"]
+__all__ = ["changed", "facts", "keep", "require_cuda"]
 
 #: In torch/version.py: ``__version__ = '2.14.0+cu130'``, ``cuda: Optional[str] = '13.0'``.
 _FACT = re.compile(r"^(__version__|cuda)\b[^=\n]*=\s*(?:'([^']*)'|\"([^\"]*)\"|None)", re.MULTILINE)
@@ -91,4 +91,9 @@ def _seen(venv: Path) -> tuple[str, str]:
 def _facts(venv: Path) -> dict[str, str]:
     """Return what ``torch/version.py`` says, without importing it."""
     file = next(iter(sorted(venv.glob("lib/python*/site-packages/torch/version.py"))), None)
-    return {key: one or other for key, one, other in _FACT.findall(file.read_text(errors="replace"))} if file else {}
+    return facts(file) if file else {}
+
+
+def facts(file: Path) -> dict[str, str]:
+    """Return what a ``torch/version.py`` says, by name; ``cuda`` is empty for the CPU build. Raises OSError."""
+    return {key: one or other for key, one, other in _FACT.findall(file.read_text(errors="replace"))}

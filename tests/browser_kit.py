@@ -83,8 +83,9 @@ class Tab:
             self.wrong.append(f"asks elsewhere: {request.url}")
 
     def _failed(self, request: Any) -> None:  # noqa: ANN401
-        if "/events?" not in request.url:  # a stream ends with its page
-            self.wrong.append(f"failed: {request.url}")
+        # A stream ends with its page, and so does what a page that is left was still reading.
+        if "/events?" not in request.url and request.failure != "net::ERR_ABORTED":
+            self.wrong.append(f"failed: {request.url}: {request.failure}")
 
     def go(self, path: str) -> Page:
         self.page.goto(self.root + path)

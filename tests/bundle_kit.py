@@ -198,6 +198,17 @@ def manifest(folder: Path) -> dict[str, Any]:
     return loaded
 
 
+def retell(folder: Path) -> None:
+    """Write a manifest that agrees with what lies in the folder."""
+    document = manifest(folder)
+    document["files"] = {
+        path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        for path, data in tree(folder).items()
+        if not path.startswith("manifest.json")
+    }
+    (folder / "manifest.json").write_text(json.dumps(document))
+
+
 def stored(world: World) -> set[str]:
     """Names of the wheels in the cache."""
     return {path.name for path in (world.root / "sources" / "files").glob("[0-9a-f]*/*.whl")}

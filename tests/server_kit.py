@@ -132,7 +132,8 @@ def tuned(root: Path, *, first: str = "", **settings: object) -> Server:
 
 
 def started(root: Path, *options: str, env: Mapping[str, str] | None = None, log: Path | None = None) -> Server:
-    """Start the command on a free port; whoever calls stops it."""
+    """Start the command on a free port; whoever calls stops it. An empty folder becomes a wheelhouse."""
+    root.mkdir(parents=True, exist_ok=True)
     words = [str(COMMAND), "index", "serve", "--port", "0", "--wheelhouse", str(root), *options]
     return _launched(words, root, env, log)
 
@@ -160,7 +161,6 @@ def _launched(words: list[str], root: Path, env: Mapping[str, str] | None, log: 
 def serving(place: World | Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Give a server over the wheelhouse of a world, or at a path; it is ended at the end, and its log shown on failure."""
     if isinstance(place, World):
-        place.wheelhouse.mkdir(parents=True, exist_ok=True)
         server = started(place.wheelhouse, *options, env={**place.env(), **(env or {})})
     else:
         server = started(place, *options, env=env)

@@ -14,11 +14,14 @@ import pytest
 from builder.audit import installed
 from builder.audit.context import Context
 from builder.audit.target import Capability
+from builder.digest import sha256_json
 from builder.errors import UsageError
-from tests import wheel_kit
+from builder.wheel import label
+from tests import wheel_kit, wheelhouse_kit
 
 if TYPE_CHECKING:
     from builder.audit.facts import Contents
+    from tests.world import World
 
 UV = Path(sys.executable).with_name("uv")
 
@@ -243,3 +246,21 @@ def test_what_is_gone_though_dpkg_brought_it_is_damage(debian: Path) -> None:
 def test_a_package_that_is_not_dpkg_s_is_damaged_all_the_same(debian: Path) -> None:
     (debian.parent / "var" / "lib" / "dpkg" / "info" / "python3-tiny:arm64.md5sums").write_text("odd\n-packages/\n")
     assert set(told(only(debian)).values()) == {"installed-changed", "installed-gone"}
+
+
+def test_with_ours_only_what_we_built_is_refused_and_the_rest_is_told(env: Path, world: World) -> None:
+    inputs = {"name": "mine"}
+    version = f"1.0+{label.make(1_800_000_000, sha256_json(inputs))}"
+    made = wheelhouse_kit.make_wheel(env.parent / "made", "mine", version, inputs=inputs)
+    uv("pip", "install", "--no-index", "--python", env / "bin" / "python", made)
+    (site(env) / "tiny" / "__init__.py").write_text("VALUE = 2\n")
+    world.run("audit", "--env", str(env), "--target", "12.0", code=5)
+    told = world.run("audit", "--env", str(env), "--target", "12.0", "--ours")
+    assert "installed-changed" in told.stdout
+    assert "not ours, so only told: tiny" in told.stderr
+    (site(env) / "mine" / "__init__.py").write_text("VALUE = 2\n")
+    refused = world.run("audit", "--env", str(env), "--target", "12.0", "--ours", code=5)
+    assert "error[audit-refused]: mine is refused" in refused.stderr
+    assert "--ours --accept" in refused.stderr
+    assert world.json("audit", "--env", str(env), "--target", "12.0", "--ours", code=5)["reports"]
+    world.run("audit", "x.whl", "--ours", code=2)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from builder.digest import canonical_json, sha256_json
 from builder.inputs import SCHEMA, AppliedPatch, Change, diff
-from builder.recipe.model import About, Check, Output, Resources, Source
+from builder.recipe.model import About, Check, Companion, Image, Output, Resources, Source
 from builder.stages import Locked, Tool
 from tests.base_kit import CLASSES, EVERYTHING, HOST, LOCK, NEVER, PIN, RECIPE, TARGET, collect
 
 if TYPE_CHECKING:
     from builder.digest import Json
 
+BESIDE = (Companion(of="tiny", name="tiny-data", why="slow without"),)
 BUILD, SYSTEM = RECIPE.build, RECIPE.system
 PYTHON = HOST.interpreter
 CUDA = HOST.cuda
@@ -80,6 +81,11 @@ INSIDE: dict[str, dict[str, Any]] = {
 OUTSIDE: dict[str, dict[str, Any]] = {
     "about": {"recipe__about": About(summary="other", homepage="https://x.invalid", license="MIT", notes=("n",))},
     "resources": {"recipe__resources": Resources(mem_per_job="9GiB", jobs=3, build_timeout="6h", classes=CLASSES)},
+    "what images and bundles read": {
+        "recipe__image": Image(
+            cuda=("cuda-nvcc",), needs=("compiler",), env={"X": "1"}, imports=("tiny",), companions=BESIDE
+        )
+    },
     "checks": {"recipe__check": (Check(kind="size", max="1MiB"),)},
     "names of variables for the number of jobs": {"recipe__build": replace(BUILD, jobs_env=("JOBS",))},
     "sources that weren't taken": {"recipe__source": (*RECIPE.source, Source(kind="sdist", project="tiny"))},

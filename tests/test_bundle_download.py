@@ -75,7 +75,7 @@ def test_a_connection_that_breaks_is_gone_on_with_to_the_byte(tmp_path: Path, so
 def test_a_file_that_changed_meanwhile_is_taken_anew(tmp_path: Path, sources: Sources, data: bytes) -> None:
     with serving(tmp_path / "www", tag="new") as server:
         wanted = piece(server, data)
-        part = sources.root / "files" / ".incoming" / wanted.sha256 / f"{NAME}.part"
+        part = sources.root / "files" / wanted.sha256 / f"{NAME}.part"
         part.parent.mkdir(parents=True)
         part.write_bytes(b"old" * 1000)
         part.with_name(f"{NAME}.part.mark").write_text('"old"')
@@ -87,7 +87,7 @@ def test_a_file_that_changed_meanwhile_is_taken_anew(tmp_path: Path, sources: So
 def test_half_a_file_of_something_else_costs_one_more_try(tmp_path: Path, sources: Sources, data: bytes) -> None:
     with serving(tmp_path / "www") as server:
         wanted = piece(server, data)
-        part = sources.root / "files" / ".incoming" / wanted.sha256 / f"{NAME}.part"
+        part = sources.root / "files" / wanted.sha256 / f"{NAME}.part"
         part.parent.mkdir(parents=True)
         part.write_bytes(b"x" * 1000)
         done = download.bring([wanted], sources)

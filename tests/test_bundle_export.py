@@ -135,7 +135,55 @@ def test_what_has_no_wheel_for_the_target_is_named_with_the_way_out(world: World
     assert "spark-build recipes new raw" in done.stderr
     assert "spark-build wheels add" in done.stderr
     world.tiny_recipe("raw")
-    assert "run:   spark-build recipe raw\n" in export(world, index.url, "wants", code=4).stderr
+    dry = export(world, index.url, "wants", "--dry-run", code=4).stderr
+    assert "run:   spark-build recipe raw\n" in dry
+    assert "builds it first" in " ".join(dry.split())
+    other = world.run("bundle", "export", "x", "wants", SPARK_BUILD_INDEX_URL=index.url, code=4).stderr
+    assert "run:   spark-build recipe raw\n" in other
+    # Where the target's C library is older, what was compiled here would ask for symbols that it lacks.
+    old = ("--platform", "x86_64-manylinux_2_28")
+    older = world.run("bundle", "export", "x", "wants", *old, SPARK_BUILD_INDEX_URL=index.url, code=4).stderr
+    assert "with glibc 2.28 or older" in " ".join(older.split())
+    assert "builds it first" not in older
+    file = world.recipes / "raw.toml"
+    more = '[[output]]\nname = "rest"\n[[output]]\nname = "raw"\ndefault = false\n'
+    file.write_text(file.read_text().partition("[[output]]")[0] + more)
+    named = export(world, index.url, "wants", "--dry-run", code=4).stderr
+    assert "run:   spark-build recipe raw --output raw\n" in named
+    assert "on a machine like the target, aarch64" in " ".join(other.split())
+
+
+def test_what_is_a_source_archive_only_is_built_by_its_recipe(world: World, index: Index) -> None:
+    index.add("wants", requires=["raw", "more"])
+    for name in ("raw", "more"):
+        source = index.made / f"{name}-1.0.tar.gz"
+        source.write_bytes(b"no archive")
+        index.list(source, name)
+        world.tiny_repo(name)
+        world.tiny_recipe(name)
+    done = export(world, index.url, "wants")
+    assert "raw has no wheel for x86_64-manylinux_2_36" in done.stderr
+    assert "the recipe raw builds it first" in done.stderr
+    rows = {one["project"]: one for one in manifest(world.root / "bundle")["wheels"]}
+    assert {name: one.get("ours", {}).get("recipe") for name, one in rows.items()} == {
+        "wants": None,
+        "raw": "raw",
+        "more": "more",
+    }
+    assert "builds it first" not in export(world, index.url, "wants").stderr
+
+
+def test_what_its_recipe_makes_otherwise_than_it_is_wanted_is_built_once_and_told(world: World, index: Index) -> None:
+    index.add("wants", requires=["raw>=2"])
+    source = index.made / "raw-2.0.tar.gz"
+    source.write_bytes(b"no archive")
+    index.list(source, "raw")
+    world.tiny_repo("raw")
+    world.tiny_recipe("raw")
+    done = export(world, index.url, "wants", code=2)
+    assert "raw>=2" in done.stderr
+    assert "--public" in done.stderr
+    assert not (world.root / "bundle").exists()
 
 
 def test_a_newer_release_that_is_a_source_archive_only_is_told(world: World, index: Index) -> None:
@@ -161,7 +209,46 @@ def test_companions_come_along_in_the_very_version(world: World, index: Index) -
     assert "comes without" not in done.stderr
     document = manifest(world.root / "bundle")
     assert {one["project"]: one["version"] for one in document["wheels"]}["flashinfer-jit-cache"] == "0.7.0"
-    assert [one["id"] for one in document["needs"]] == ["compiler", "headers"]
+    assert [one["id"] for one in document["needs"]] == ["compiler", "headers", "nvcc"]
+    assert document["run"] == {"env": {"FLASHINFER_NO_DOWNLOAD": "1"}, "imports": ["flashinfer"]}
+
+
+IMAGE = """
+[image]
+needs = ["headers"]
+env = { APP_OFFLINE = "1" }
+imports = ["app"]
+[[image.companions]]
+of = "App"
+name = "app-data"
+why = "it fetches them otherwise"
+run = "make data-${version}"
+[[image.companions]]
+of = "App"
+name = "helper"
+why = "slower without"
+"""
+
+
+def test_what_a_recipe_says_of_running_holds_for_its_wheel_whoever_built_it(world: World, index: Index) -> None:
+    index.add("helper", "2.0")
+    world.recipe(
+        "mine",
+        'schema = 1\nname = "mine"\nsource = [{ kind = "local", path = "x" }]\noutput = [{ name = "App" }]\n' + IMAGE,
+    )
+    done = export(world, index.url, "app")
+    assert "app 2.0 comes without app-data: it fetches them otherwise; make data-2.0" in done.stderr
+    document = manifest(world.root / "bundle")
+    assert sorted(one["project"] for one in document["wheels"]) == ["app", "base", "helper"]
+    assert [one["id"] for one in document["needs"]] == ["headers"]
+    assert document["run"] == {"env": {"APP_OFFLINE": "1"}, "imports": ["app"]}
+    export(world, index.url, "base", to="other")
+    assert manifest(world.root / "other")["run"] == {"env": {}, "imports": []}
+
+
+def test_a_recipe_that_cannot_be_read_is_told(world: World, index: Index) -> None:
+    world.recipe("mine", "schema = 1\nimage = 3\n")
+    assert "the recipe mine has mistakes" in export(world, index.url, "app").stderr
 
 
 def test_names_of_the_wheelhouse_are_never_taken_from_elsewhere(world: World, index: Index) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import threading
@@ -15,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from builder.bundle import admit, parts
+from builder.bundle import manifest as manifests
 from builder.bundle.manifest import Entry
 from builder.digest import sha256_file
 from builder.errors import CheckRefused, UsageError
 from tests import wheelhouse_kit
-from tests.bundle_kit import export, manifest, public, tree
+from tests.bundle_kit import export, manifest, public, retell, tree
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -32,15 +35,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
     return public(tmp_path / "public")
-
-
-def retell(folder: Path, **more: Any) -> None:  # noqa: ANN401  # parts of a manifest
-    """Write a manifest that agrees with what lies in the folder, and says more."""
-    document = {**manifest(folder), **more}
-    for path, data in tree(folder).items():
-        if not path.startswith("manifest.json"):
-            document["files"][path] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (folder / "manifest.json").write_text(json.dumps(document))
 
 
 def script(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -101,23 +95,34 @@ def test_a_folder_with_a_manifest_of_something_else_is_left_alone(world: World, 
     assert tree(folder) == before
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"wheels": [{"project": "app"}]},
-        {"below": ["x"]},
-        {"below": [{"project": "a", "version": "1", "path": "../../a.whl", "ours": {}}]},
-        {"tools": {"uv": "../uv.whl"}},
-        {"tools": 3},
-        {"needs": [{"id": "compiler"}]},
-        {"target": {}},
-        {"files": {"a\ud800": {"sha256": "0" * 64, "size": 0}}},
-    ],
+ODD: tuple[dict[str, Any], ...] = (
+    {"wheels": [{"project": "app"}]},
+    {"below": ["x"]},
+    {"below": [{"project": "a", "version": "1", "path": "../../a.whl", "ours": {}}]},
+    {"tools": {"uv": "../uv.whl"}},
+    {"tools": 3},
+    {"needs": [{"id": "compiler"}]},
+    {"run": {"env": {"A": "1\nUSER root"}, "imports": []}},
+    {"run": {"env": {"A B": "1"}, "imports": []}},
+    {"run": {"env": {}, "imports": ["os; evil()"]}},
+    {"run": {}},
+    {"target": {}},
+    {"files": {"a\ud800": {"sha256": "0" * 64, "size": 0}}},
 )
-def test_a_manifest_that_says_odd_things_is_damaged(world: World, index: Index, more: dict[str, Any]) -> None:
+
+
+def test_a_manifest_that_says_odd_things_is_damaged(world: World, index: Index) -> None:
     export(world, index.url, "app")
     folder = world.root / "bundle"
-    (folder / "manifest.json").write_text(json.dumps({**manifest(folder), **more}))
+    document = manifest(folder)
+    assert manifests.parse(json.dumps(document).encode()).facts["run"] == {"env": {}, "imports": []}
+    del document["run"]  # bundles of before have none
+    assert manifests.parse(json.dumps(document).encode()).wheels
+    for more in ODD:
+        with pytest.raises(CheckRefused) as caught:
+            manifests.parse(json.dumps({**document, **more}).encode())
+        assert caught.value.code == "manifest-damaged"
+    (folder / "manifest.json").write_text(json.dumps({**document, **ODD[0]}))
     assert "error[manifest-damaged]" in world.run("bundle", "verify", "bundle", code=5).stderr
 
 
@@ -216,12 +221,23 @@ def test_what_is_missing_is_told_without_a_traceback(world: World, index: Index)
         ("files/" + "0" * 64 + "/x.tar.gz", b"x"),
     ],
 )
-def test_sources_that_are_none_do_not_reach_the_cache(world: World, index: Index, path: str, data: bytes) -> None:
-    export(world, index.url, "app")
-    folder = world.root / "bundle"
-    file = folder / "sources" / path
+def test_sources_that_are_none_are_seen(tmp_path: Path, path: str, data: bytes) -> None:
+    file = tmp_path / "sources" / path
     file.parent.mkdir(parents=True)
     file.write_bytes(data)
+    inner = f"sources/{path}"
+    known = {inner: Entry(sha256=sha256_file(file), size=len(data))}
+    with pytest.raises(CheckRefused, match=re.escape(path)) as caught:
+        admit.check(tmp_path, [inner], known, env=os.environ)
+    assert caught.value.code == "sources-odd"
+
+
+def test_sources_that_are_none_do_not_reach_the_cache(world: World, index: Index) -> None:
+    path = "git/x-0123456789ab.git/config"
+    export(world, index.url, "app")
+    folder = world.root / "bundle"
+    (folder / "sources" / path).parent.mkdir(parents=True)
+    (folder / "sources" / path).write_text("[core]\n\tbare = true\n\tsshCommand = touch x\n")
     retell(folder)
     far = World(world.root / "far")
     assert "error[sources-odd]" in far.run("bundle", "import", str(folder), code=5).stderr

@@ -58,7 +58,7 @@ def test_a_delta_holds_what_is_new_to_the_byte(world: World, index: Index) -> No
         "app-3.0-py3-none-any.whl",
         "app-3.0-py3-none-any.whl.metadata",
         "index.html",
-        "index.json",
+        "index.v1_json",
         "pylock.toml",
         "requirements.txt",
         "sbom.cdx.json",

@@ -248,6 +248,36 @@ def test_an_interpreter_gets_it_added(world: World, index: Index) -> None:
     assert {"kept.py", "app", "base"} <= {path.name for path in packages.iterdir()}
 
 
+def test_what_the_system_lacks_at_run_time_is_told(world: World, index: Index) -> None:
+    index.add("flashinfer_python")
+    index.add_uv()
+    export(world, index.url, "flashinfer-python")
+    assert "the CUDA compiler" in (world.root / "bundle" / "README.txt").read_text()
+    toolkit, bare = world.root / "toolkit" / "bin", world.root / "bare"
+    for folder, names in ((toolkit, ("nvcc", "cc")), (bare, ("sh", "dirname"))):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).symlink_to("/bin/true" if folder == toolkit else shutil.which(name) or "")
+    (bare / "python3").symlink_to(sys.executable)
+
+    def told(**env: str) -> str:
+        words = ["/bin/sh", "bundle/install.sh", "venv"]
+        env = {"PATH": str(bare), "HOME": str(world.home), "CUDA_HOME": "/nowhere", **env}
+        done = subprocess.run(words, cwd=world.root, env=env, capture_output=True, text=True, check=True)
+        return done.stderr
+
+    first = told()
+    assert "warning: a C compiler is missing: kernels are compiled at run time; sudo apt install gcc g++" in first
+    assert "warning: the CUDA compiler is missing: kernels that no wheel holds" in first
+    assert "CUDA compiler" not in told(CUDA_HOME=str(toolkit.parent))
+    packages = next((world.root / "venv" / "lib").glob("python*/site-packages"))
+    (packages / "nvidia" / "cu13").mkdir(parents=True)
+    (packages / "nvidia" / "cu13" / "bin").symlink_to(toolkit)
+    second = told(PATH=f"{bare}:{toolkit}", CUDA_HOME="/nowhere")
+    assert "missing" not in second.replace("Python's headers are missing", "")
+    assert "CUDA compiler" not in told()  # a wheel of the environment has it
+
+
 def test_a_machine_that_it_is_not_for_is_told(world: World, index: Index) -> None:
     words = ["--platform", "aarch64-manylinux_2_39", "--target-python", "3.12"]
     world.run("bundle", "export", "other", "app", *words, SPARK_BUILD_INDEX_URL=index.url)

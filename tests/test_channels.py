@@ -489,15 +489,12 @@ def test_a_change_settles_first_what_a_killed_one_left(house: Wheelhouse, tmp_pa
     """An upload into a channel, by a process that was open while a promotion of that channel was killed."""
     a, b = plain(house, "a", "b")
     code = """
-import os, pathlib, sys
+import pathlib, sys
 from builder.wheelhouse import channel
 from tests import wheelhouse_kit as kit
-def trace(frame, event, argument):
-    if frame.f_code.co_name == "enter":
-        os.kill(os.getpid(), 9)
 with kit.opened(pathlib.Path(sys.argv[1])) as house:
     wheels = house.list_wheels()
-    sys.settrace(trace)
+    kit.kill_in("enter")
     channel.promote(house, "team/x", wheels)
 """
     kit.finished(kit.child(code, str(house.root)), code=-9)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from builder.gate.relay import Relay
 from builder.stages import Host, Interpreter, Tool, Torch
 from builder.values import replace
 from tests.hook_kit import CCACHE, CUDA, Bench, Store, program, run, script, serving, sha, stripped, write
+from tests.tls_kit import certificate
 
 SOURCES = {
     "a.cpp": '#include "a.h"\nconst char *where() { return __FILE__; }\nint value() { return VALUE; }\n',
@@ -391,20 +391,7 @@ def test_a_tree_deeper_than_an_address_holds(tmp_path: Path) -> None:
 
 def test_https(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     key, cert = bench.root / "key", bench.root / "cert"
-    words = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*words, *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    certificate(key, cert, name="DNS:localhost")
     store = Store()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)

@@ -7,16 +7,16 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from builder.pipeline import gc, growth
 from builder.pipeline.gc import Candidate, Policy
+from builder.wheelhouse import locks
 from tests import wheelhouse_kit as kit
-
-if TYPE_CHECKING:
-    from tests.world import World
+from tests.server_kit import serving, token
+from tests.world import World
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
@@ -197,40 +197,99 @@ def test_what_a_killed_gc_left_goes_with_the_next(house: World) -> None:
 
 def test_killed_at_any_moment_it_leaves_a_tree_that_is_whole_or_begins_anew(house: World) -> None:
     """The marks of what was done go first: no mark is left for what is gone."""
-    code = """
-import os, pathlib, sys
-from builder.pipeline import gc, growth
-root, number, seen = pathlib.Path(sys.argv[1]), int(sys.argv[2]), 0
-def trace(frame, event, argument):
-    global seen
-    if frame.f_code.co_name not in {"_remove", "_clear_tree", "_discard"}:
-        return None
-    seen += event == "line"
-    if seen == number:
-        os.kill(os.getpid(), 9)
-    return trace
-found = growth.collect(root, sources=root / "s")
-decisions = gc.decide(found, gc.Policy(), now=__import__("time").time())
-sys.settrace(trace)
-gc.sweep(decisions, root, remove_wheel=None)
-"""
-    kills = 0
+    code = (
+        "import sys; from pathlib import Path; from tests import test_gc; test_gc.kill_at_every_line(Path(sys.argv[1]))"
+    )
+    assert int(kit.finished(kit.child(code, str(house.root)))) > 10
+
+
+def kill_at_every_line(root: Path) -> None:
+    """Kill gc at each line that takes something away, and let the next one end it; print how often it was killed."""
+    house = World(root)
+
+    def collected() -> None:
+        found = growth.collect(house.wheelhouse, sources=root / "s")
+        gc.sweep(gc.decide(found, Policy(), now=time.time()), house.wheelhouse, remove_wheel=Path.unlink)
+
     for number in range(1, 400):
         path = tree(house, f"{number:064x}", days=40, status="failed")
-        process = kit.child(code, str(house.wheelhouse), str(number))
-        process.communicate()
+        killed = kit.killed_at(number, collected, lambda code: code.co_name in {"_remove", "_clear_tree", "_discard"})
         left = {entry.name for entry in path.iterdir()}
         assert left == {"logs", "src", "state", "venv"} or "state" not in left
         assert "logs" in left
-        if process.returncode == 0:
-            break
-        assert process.returncode == -9
-        kills += 1
-        house.run("gc")
+        if not killed:
+            print(number - 1)  # noqa: T201  # the test reads it
+            return
+        collected()
         assert {entry.name for entry in path.parent.iterdir()} == {path.name}  # nothing aside is left
         assert {entry.name for entry in path.iterdir()} == {"logs"}
         shutil.rmtree(path)
-    assert kills > 10
+    raise AssertionError("it never came to its end")
+
+
+# --- what the server keeps
+
+
+def test_uploads_that_nobody_sends_any_more_go(house: World) -> None:
+    uploads = house.wheelhouse / "uploads"
+    torn, new, sent = (uploads / (letter * 32) for letter in "abc")
+    forgotten, staged = (uploads / "staging" / (letter * 64) for letter in "ab")
+    own = uploads / "notes"
+    for folder in (torn, new, sent, forgotten, staged, own):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _made(folder)
+    for folder in (torn, sent, forgotten, own):
+        aged(folder, 2)
+    lock = locks.claim(sent, wait=False)
+    assert lock is not None
+    try:
+        assert house.json("gc", "--dry-run")["freed_bytes"] > 0
+        house.run("gc", "--older-than", "0")
+    finally:
+        os.close(lock)
+    assert {path.name for path in uploads.iterdir()} == {new.name, sent.name, "staging", "notes"}
+    assert list((uploads / "staging").iterdir()) == [staged]
+    house.run("gc")
+    assert not sent.exists()
+
+
+def test_an_upload_that_goes_on_after_the_decision_stays(house: World) -> None:
+    staged = house.wheelhouse / "uploads" / "staging" / ("a" * 64)
+    staged.parent.mkdir(parents=True)
+    aged(_made(staged), 2)
+    decisions = gc.decide(growth.collect(house.wheelhouse, sources=house.root / "s"), Policy(), now=time.time())
+    (staged / "file").write_text("more of it")
+    after, failed = gc.sweep(decisions, house.wheelhouse, remove_wheel=Path.unlink)
+    assert ([one.why for one in after], failed) == (["in use by now"], ())
+    assert (staged / "file").read_text() == "more of it"
+
+
+def test_objects_of_a_team_go_when_nobody_asked_for_them_and_the_server_goes_on(house: World) -> None:
+    """The server runs all the while: what is gone is a miss, what is left a hit, and new ones are taken."""
+    secret = token(house.wheelhouse, "ci", "publish")
+    store = house.wheelhouse / "ccache"
+    keys = [letter * 16 for letter in "abc"]
+    with serving(house) as server:
+
+        def put(key: str) -> int:
+            return server.ask(f"/ccache/{key}", "PUT", b"x" * 9000, Authorization=f"Bearer {secret}").status
+
+        assert [put(key) for key in keys] == [201] * 3
+        for key in keys[:2]:
+            aged(store / key[:2] / key[2:], 40)
+        assert server.ask(f"/ccache/{keys[1]}").status == 200  # asked for: it is young again
+        (store / f".{'0' * 24}").write_text("torn")
+        aged(store / f".{'0' * 24}", 2)
+        aged(_made(store / "aa" / "own"), 99)
+        shown = house.run("gc", "--dry-run")
+        assert "more with --sources" in shown.stderr
+        assert [path.name for path in store.glob("??/*")] != []
+        said = house.run("gc", "--sources").stdout
+        assert "1 compiled objects that the server keeps for a team" in said
+        assert [server.ask(f"/ccache/{key}").status for key in keys] == [404, 200, 200]
+        assert put(keys[0]) == 201
+    assert {path.name for path in store.glob("*/*")} == {"own", *(key[2:] for key in keys)}
+    assert not list(store.glob(".*"))
 
 
 def test_wheels_of_older_builds_go_with_their_flag_and_the_index_follows(house: World) -> None:

@@ -88,13 +88,15 @@ def fell(world: World, run: Run) -> str:
 def test_random_kills_lose_nothing(
     world: World, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rounds = 100 if request.config.getoption("--slow") else 12
+    rounds = 100 if request.config.getoption("--slow") else 6
     chance = random.Random(rounds)  # noqa: S311  # moments, not secrets
     compiled(world)
     took = measured(world)
     printed: dict[Path, str] = {}
     where: Counter[str] = Counter()
-    for number in range(1, rounds + 1):
+    for number in range(1, 4 * rounds):
+        if number > rounds and in_publish(where) >= rounds // 3:  # on a busy machine some moments are missed
+            break
         mark = f"ROUND={number}-{os.getpid()}-{time.monotonic_ns()}"
         words = ("recipe", "set", "--env", mark)
         phase = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
@@ -116,8 +118,13 @@ def test_random_kills_lose_nothing(
     settled(world, printed)
     with capsys.disabled():
         if request.config.getoption("--slow"):
-            print(f"\n{rounds} kills:", *(f"  {name:<28}{count:>4}" for name, count in sorted(where.items())), sep="\n")  # noqa: T201
-    assert sum(count for name, count in where.items() if name.startswith("publish")) >= rounds // 3
+            told = (f"  {name:<28}{count:>4}" for name, count in sorted(where.items()))
+            print(f"\n{where.total()} kills:", *told, sep="\n")  # noqa: T201
+    assert in_publish(where) >= rounds // 3
+
+
+def in_publish(where: Counter[str]) -> int:
+    return sum(count for name, count in where.items() if name.startswith("publish"))
 
 
 # --- every phase
@@ -127,16 +134,18 @@ def test_random_kills_lose_nothing(
 SLOW_STEPS = "(made / 'large').write_bytes(b''.join(hashlib.sha256(b'%d' % n).digest() for n in range(1 << 16)))"
 
 
-@pytest.mark.parametrize("how", ["command", "group", "TERM"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_kill_at_a_phase_and_the_next_run_finishes(world: World, phase: str, how: str) -> None:
+def test_killed_at_a_phase_again_and_again_the_next_run_comes_there_and_the_last_one_finishes(
+    world: World, phase: str
+) -> None:
     project(world, "tiny", SLOW_STEPS)
-    with Run.start(world, "recipe", "tiny") as run:
-        run.until("phase.started", phase=phase)
-        run.kill(signal.SIGTERM if how == "TERM" else signal.SIGKILL, group=how == "group")
-        assert not run.printed()
-        assert run.child.returncode == (143 if how == "TERM" else -signal.SIGKILL)
-    settled(world, {})
+    for how in ("TERM", "group", "command"):
+        with Run.start(world, "recipe", "tiny") as run:
+            run.until("phase.started", phase=phase)
+            run.kill(signal.SIGTERM if how == "TERM" else signal.SIGKILL, group=how == "group")
+            assert not run.printed(), how
+            assert run.child.returncode == (143 if how == "TERM" else -signal.SIGKILL), how
+        settled(world, {})
     finished(world, "tiny")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from builder.cli.pull import PREFIX
 from builder.errors import CheckRefused, SourceError
 from builder.upstream import fetch, offers, push
 from builder.upstream import server as servers
@@ -21,6 +24,7 @@ from tests import wheelhouse_kit as kit
 from tests.relay_kit import relayed
 from tests.server_kit import serving, started, token
 from tests.test_signature import allow, make_key
+from tests.tls_kit import certificate
 from tests.upstream_kit import colleague
 from tests.world import COMMAND, World
 
@@ -307,35 +311,27 @@ def test_an_interrupted_pull_goes_on_where_it_was(world: World, tmp_path: Path) 
     world.run("wheels", "verify")
 
 
+def test_a_second_pull_waits_for_the_first(near: tuple[World, Server]) -> None:
+    """Both would write to one part, and one of them would take the files away from under the other."""
+    world, server = near
+    words = [str(COMMAND), "wheels", "pull", "tiny", "--from", server.url]
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(kit.opened(world.wheelhouse)).build_lock(PREFIX, on_wait=print)
+        with first:
+            second = stack.enter_context(subprocess.Popen(words, env=world.env(), stderr=subprocess.PIPE, text=True))
+            assert second.stderr is not None
+            assert second.stderr.readline().startswith(f"waiting for another pull: process {os.getpid()}")
+            assert not list(world.wheelhouse.glob("builds/.pull-*"))
+        assert "1 of 1 fetched" in second.communicate()[1]
+
+
 # --- transfers
 
 
 def test_a_server_has_to_be_who_it_says_it_is(tmp_path: Path) -> None:
     far, cert = World(tmp_path / "far"), tmp_path / "cert.pem"
     filled(far, "tiny")
-    words = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    words += [
-        "-keyout",
-        str(tmp_path / "key.pem"),
-        "-out",
-        str(cert),
-        "-subj",
-        "/CN=x",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-    ]
-    subprocess.run(words, check=True, capture_output=True)
+    certificate(tmp_path / "key.pem", cert)
     with serving(far, "--tls-cert", str(cert), "--tls-key", str(tmp_path / "key.pem")) as running:
         pull: tuple[str, ...] = ("wheels", "pull", "tiny", "--from", running.url)
         stranger = World(tmp_path / "near")
@@ -388,7 +384,7 @@ def test_a_part_of_another_file_is_never_gone_on_with(tmp_path: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             (folder / f"{offer.sha256}.part").write_bytes(b"x" * 1000)
-            (folder / f"{offer.sha256}.part.etag").write_text(etag)
+            (folder / f"{offer.sha256}.part.mark").write_text(etag)
             relay.clear()
             place = fetch.wheel(server, offer, folder, lambda _told: None)
             assert hashlib.sha256(place.read_bytes()).hexdigest() == offer.sha256

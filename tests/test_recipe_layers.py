@@ -31,6 +31,9 @@ run = "import demo"
 [resources]
 jobs = 8
 classes = [{ match = "*", mem = "1GiB" }]
+[image]
+env = { A = "1", B = "1" }
+companions = [{ of = "demo", name = "demo-data", why = "fetched otherwise" }]
 """
 )
 
@@ -74,6 +77,12 @@ def test_named_entries_change_and_others_are_added(layers: Layers) -> None:
         [[resources.classes]]
         match = "*.cu"
         mem = "4GiB"
+        [image]
+        env = { A = "2" }
+        [[image.companions]]
+        of = "demo"
+        name = "demo-kernels"
+        why = "slow without"
         """,
         layer="user",
     )
@@ -85,6 +94,8 @@ def test_named_entries_change_and_others_are_added(layers: Layers) -> None:
     assert recipe.output[0].env == {"KIND": "x"}
     assert [(one.kind, one.run) for one in recipe.check] == [("import", "import demo.core"), ("size", None)]
     assert [one.mem for one in recipe.resources.classes] == ["1GiB", "4GiB"]
+    assert recipe.image.env == {"A": "2", "B": "1"}
+    assert [one.name for one in recipe.image.companions] == ["demo-data", "demo-kernels"]
 
 
 def test_a_mistake_in_an_added_entry_has_the_line_of_its_own_file(layers: Layers) -> None:
@@ -127,7 +138,7 @@ def test_a_patch_file_in_a_stronger_layer_wins_and_must_have_the_digest(layers: 
     assert layers.mistakes() == []  # no recipe file in that layer, so its patches aren't looked at
     layers.write("[resources]\njobs = 1\n", layer="user")
     (told,) = layers.mistakes()
-    assert told.startswith("shipped/demo.toml:24: patch[0].sha256: is ")
+    assert told.startswith("shipped/demo.toml:27: patch[0].sha256: is ")
     layers.write(f'[[patch]]\nid = "a"\nsha256 = "{other}"\n', layer="user")
     assert layers.load().patches["a"].read_text() == "changed\n"
 

@@ -23,6 +23,7 @@ import pytest
 
 from builder.index import listing
 from tests.server_kit import JSON, UV_ACCEPT, Server, drained, serving, started
+from tests.tls_kit import certificate
 from tests.wheelhouse_kit import NOBODY, opened, publish, wheel
 from tests.world import COMMAND
 
@@ -67,14 +68,23 @@ def test_the_url_is_the_only_line_on_stdout(root: Path) -> None:
         assert f"at {server.url}simple/" in server.log
 
 
-def test_a_wheelhouse_is_made_and_the_url_printed_as_json(world: World) -> None:
-    process = subprocess.Popen(
-        [str(COMMAND), "index", "serve", "--port", "0", "--json"],
-        env=world.env(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+def test_a_folder_that_is_not_there_is_no_new_wheelhouse(world: World) -> None:
+    """A mistyped name would be an index without packages."""
+    for words in ((), ("--wheelhouse", "typo")):
+        place = world.root / words[1] if words else world.wheelhouse
+        told = world.run("index", "serve", "--port", "0", *words, code=2).stderr
+        assert ("error[wheelhouse-missing]" in told, f"mkdir -p {place}" in told) == (True, True), told
+        assert not place.exists()
+    world.wheelhouse.write_text("no folder")
+    assert "error[wheelhouse-missing]" in world.run("index", "serve", "--port", "0", code=2).stderr
+
+
+def test_an_empty_folder_becomes_a_wheelhouse_and_the_url_is_printed_as_json(world: World) -> None:
+    world.wheelhouse.mkdir()
+    log = world.root / "log"
+    words = [str(COMMAND), "index", "serve", "--port", "0", "--json"]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(words, env=world.env(), stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     text = ""
     while not text.endswith("}\n"):
@@ -85,6 +95,11 @@ def test_a_wheelhouse_is_made_and_the_url_printed_as_json(world: World) -> None:
     process.stdout.close()
     assert (said["version"], said["index"], said["upload"]) == (1, f"{said['url']}simple/", f"{said['url']}legacy/")
     assert (world.wheelhouse / "catalog.sqlite3").exists()
+    new = f"made a new wheelhouse at {world.wheelhouse}"
+    assert new in log.read_text()
+    with serving(world) as server:
+        assert server.ask("/health").status == 200
+        assert new not in server.log
 
 
 def begun(server: Server, path: str) -> socket.socket:
@@ -217,21 +232,19 @@ def test_a_port_for_root_is_told(tmp_path: Path) -> None:
             pytest.skip("here anybody may listen on any port")
     tmp_path.chmod(0o777)
     let_in(tmp_path)
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house").chmod(0o777)
     assert "error[port-refused]" in failed(tmp_path / "house", "--port", "80", prefix=tuple(NOBODY), code=3)
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+def pair(folder: Path, name: str) -> tuple[Path, Path]:
     cert, key = folder / f"{name}.crt", folder / f"{name}.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate(key, cert, subject=name)
     return cert, key
 
 
 def test_tls_and_a_certificate_that_is_renewed(root: Path, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, "first")
+    cert, key = pair(tmp_path, "first")
     path, size = big(root)
 
     def issuer(server: Server) -> str:
@@ -253,7 +266,7 @@ def test_tls_and_a_certificate_that_is_renewed(root: Path, tmp_path: Path) -> No
         assert server.ask(path, Range="bytes=5-9").status == 206
         assert server.raw(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", timeout=2) == b""
         assert issuer(server) == "first"
-        for made, place in zip(certificate(tmp_path, "second"), (cert, key), strict=True):
+        for made, place in zip(pair(tmp_path, "second"), (cert, key), strict=True):
             made.replace(place)
         server.process.send_signal(signal.SIGHUP)
         for _ in range(100):

@@ -23,20 +23,7 @@ from tests import site_events, site_house, site_kit
 from tests.site_page import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[site_kit.Kit]:
-    made = site_house.fill(tmp_path_factory.mktemp("site") / "house")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def tree(kit: site_kit.Kit) -> dict[str, bytes]:
-    return dict(pages.tree(kit.house))
 
 
 def parsed(tree: dict[str, bytes]) -> dict[str, Page]:
@@ -58,8 +45,8 @@ def resolved(path: str, link: str) -> str:
 # --- all pages
 
 
-def test_every_page_is_sound_and_can_be_found_ones_way_in(tree: dict[str, bytes]) -> None:
-    for path, page in parsed(tree).items():
+def test_every_page_is_sound_and_can_be_found_ones_way_in(site_tree: dict[str, bytes]) -> None:
+    for path, page in parsed(site_tree).items():
         assert not page.wrong, path
         ids = page.attribute("id")
         assert len(ids) == len(set(ids)), path
@@ -77,39 +64,39 @@ def test_every_page_is_sound_and_can_be_found_ones_way_in(tree: dict[str, bytes]
         assert not [name for _tag, found in page.elements for name in found if name.startswith("on")], path
 
 
-def test_every_link_leads_somewhere(tree: dict[str, bytes], kit: site_kit.Kit) -> None:
-    wheels = kit.house.list_wheels(include_unpublished=True)
+def test_every_link_leads_somewhere(site_tree: dict[str, bytes], site: site_kit.Kit) -> None:
+    wheels = site.house.list_wheels(include_unpublished=True)
     served = {f"files/{one.sha256}/{one.filename}" for one in wheels}
     served |= {f"{path}{end}" for path in served for end in (".provenance.json", ".provenance.json.sig")}
     served |= {f"{name}simple/" for name in ("", f"{site_kit.STABLE}/", f"{site_kit.NIGHTLY}/")} | {"simple/index.html"}
     from urllib.parse import unquote  # noqa: PLC0415
 
     looked = 0
-    for path, page in parsed(tree).items():
+    for path, page in parsed(site_tree).items():
         for link in [*page.attribute("href"), *page.attribute("src"), *page.attribute("data-url")]:
             if link.startswith(("https://", "#")) or not link:
                 continue
             assert not link.startswith("/"), (path, link)
             target = unquote(resolved(path, link))
-            assert target in tree or target in served, (path, link)
+            assert target in site_tree or target in served, (path, link)
             looked += 1
     assert looked > 500
 
 
-def test_the_same_wheelhouse_gives_the_same_bytes(tree: dict[str, bytes], kit: site_kit.Kit) -> None:
-    with Wheelhouse.open(kit.root, clock=kit.clock) as house:
-        assert dict(pages.tree(house)) == tree
+def test_the_same_wheelhouse_gives_the_same_bytes(site_tree: dict[str, bytes], site: site_kit.Kit) -> None:
+    with Wheelhouse.open(site.root, clock=site.clock) as house:
+        assert dict(pages.tree(house)) == site_tree
 
 
-def test_an_export_of_a_channel_shows_nothing_of_others(kit: site_kit.Kit) -> None:
-    found = dict(pages.tree(kit.house, [site_kit.STABLE]))
+def test_an_export_of_a_channel_shows_nothing_of_others(site: site_kit.Kit) -> None:
+    found = dict(pages.tree(site.house, [site_kit.STABLE]))
     text = b"\n".join(found.values()).decode()
     assert f"channels/{site_kit.STABLE}/index.html" in found
     assert site_kit.NIGHTLY not in text
     shown = {path.split("/")[1] for path in found if path.startswith("wheels/")}
     from builder.wheelhouse import channel  # noqa: PLC0415
 
-    assert shown == {one.sha256 for one in channel.members(kit.house, site_kit.STABLE)}
+    assert shown == {one.sha256 for one in channel.members(site.house, site_kit.STABLE)}
     for path in (
         "index.html",
         *(f"wheels/{one}/index.html" for one in shown),
@@ -118,11 +105,11 @@ def test_an_export_of_a_channel_shows_nothing_of_others(kit: site_kit.Kit) -> No
         urls = [resolved(path, link) for link in Page(found[path]).attribute("data-url") if "/files/" not in link]
         assert set(urls) == {"simple/"}, path  # an export of one channel has it there
     builds = {path.split("/")[1] for path in found if path.startswith("builds/")} - {"index.html"}
-    assert builds == {one.fingerprint for one in channel.members(kit.house, site_kit.STABLE) if one.fingerprint}
+    assert builds == {one.fingerprint for one in channel.members(site.house, site_kit.STABLE) if one.fingerprint}
 
 
-def test_a_known_address_is_written_out_and_others_are_left_to_the_script(kit: site_kit.Kit) -> None:
-    known = dict(pages.tree(kit.house, url="https://wheels.example/gb10/"))
+def test_a_known_address_is_written_out_and_others_are_left_to_the_script(site: site_kit.Kit) -> None:
+    known = dict(pages.tree(site.house, url="https://wheels.example/gb10/"))
     assert "--index https://wheels.example/gb10/simple/ " in Page(known["index.html"]).text
     assert not any(page.attribute("data-url") for page in parsed(known).values())
 
@@ -169,9 +156,9 @@ def test_places_that_arent_linked_to(url: object) -> None:
 # --- what they say
 
 
-def test_the_page_of_a_wheel_tells_all_that_is_known(tree: dict[str, bytes], kit: site_kit.Kit) -> None:
-    newest = kit.house.list_wheels(project="vllm")[-1]
-    text = " ".join(Page(tree[f"wheels/{newest.sha256}/index.html"]).text.replace("\u00a0", " ").split())
+def test_the_page_of_a_wheel_tells_all_that_is_known(site_tree: dict[str, bytes], site: site_kit.Kit) -> None:
+    newest = site.house.list_wheels(project="vllm")[-1]
+    text = " ".join(Page(site_tree[f"wheels/{newest.sha256}/index.html"]).text.replace("\u00a0", " ").split())
     for told in (
         f"'vllm=={newest.version}'",
         "pip install --no-deps 'vllm @ ",
@@ -200,13 +187,15 @@ def test_the_page_of_a_wheel_tells_all_that_is_known(tree: dict[str, bytes], kit
         f"spark-build rebuild {newest.fingerprint[:10]} --check",
     ):
         assert told in text, told
-    added = kit.house.list_wheels(project="torch")[0]
-    assert "Nobody has looked into this wheel yet." in Page(tree[f"wheels/{added.sha256}/index.html"]).text
+    added = site.house.list_wheels(project="torch")[0]
+    assert "Nobody has looked into this wheel yet." in Page(site_tree[f"wheels/{added.sha256}/index.html"]).text
 
 
-def test_the_page_of_a_failed_build_begins_with_what_to_type_next(tree: dict[str, bytes], kit: site_kit.Kit) -> None:
-    (one,) = {each.fingerprint for each in pages.source(kit.house).attempts if each.outcome == "failed"}
-    text = Page(tree[f"builds/{one}/index.html"]).text
+def test_the_page_of_a_failed_build_begins_with_what_to_type_next(
+    site_tree: dict[str, bytes], site: site_kit.Kit
+) -> None:
+    (one,) = {each.fingerprint for each in pages.source(site.house).attempts if each.outcome == "failed"}
+    text = Page(site_tree[f"builds/{one}/index.html"]).text
     told = [
         "This attempt failed in phase build",
         "compile-failed",
@@ -268,10 +257,10 @@ def test_lines_to_paste_tie_every_name_of_a_channel_as_client_config_does(tmp_pa
     assert f"spark-build index client-config --channel team/x --url {at}/team/x/simple/" in codes
 
 
-def test_a_build_that_was_replaced_is_told_apart_in_each_channel(kit: site_kit.Kit) -> None:
-    source = pages.source(kit.house)
+def test_a_build_that_was_replaced_is_told_apart_in_each_channel(site: site_kit.Kit) -> None:
+    source = pages.source(site.house)
     rows = {row.wheel.sha256: row for row in source.rows("vllm")}
-    *older, promoted, newest = (one.sha256 for one in kit.house.list_wheels(project="vllm"))
+    *older, promoted, newest = (one.sha256 for one in site.house.list_wheels(project="vllm"))
     assert rows[newest].newer is None
     assert rows[promoted].newer is None  # the stable channel offers it
     assert {rows[one].newer for one in older} == {newest}

@@ -14,24 +14,11 @@ from builder.pipeline import pages
 from builder.site import device, gather, parts, plot, project, search, story, words
 from builder.site import front as front_page
 from builder.site.frame import Place
-from tests import site_events, site_house, site_kit
+from tests import site_events, site_kit
 from tests.site_page import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[site_kit.Kit]:
-    made = site_house.fill(tmp_path_factory.mktemp("site") / "house")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def tree(kit: site_kit.Kit) -> dict[str, bytes]:
-    return dict(pages.tree(kit.house))
 
 
 def test_words() -> None:
@@ -123,8 +110,8 @@ def test_a_long_build_keeps_its_peak_in_the_curve() -> None:
     assert max(told.samples, key=lambda one: one.used_bytes).s == 1234
 
 
-def test_plots_say_in_words_what_they_show(tree: dict[str, bytes]) -> None:
-    page = Page(tree["projects/vllm/index.html"])
+def test_plots_say_in_words_what_they_show(site_tree: dict[str, bytes]) -> None:
+    page = Page(site_tree["projects/vllm/index.html"])
     assert [found["role"] for found in page.all("svg") if found["class"] == "plot"] == ["group", "group"]
     assert (
         "6 builds, between 1\u00a0h\u00a028\u00a0min and 2\u00a0h\u00a032\u00a0min. The table below has each."
@@ -143,25 +130,25 @@ def test_plots_say_in_words_what_they_show(tree: dict[str, bytes]) -> None:
     assert project.times(Place("projects/x/"), []) is None
 
 
-def found_by(query: str, kit: site_kit.Kit) -> list[str]:
+def found_by(query: str, site: site_kit.Kit) -> list[str]:
     from builder.site.tree import hits  # noqa: PLC0415
 
-    return [one.folder for one in search.find(hits(pages.source(kit.house)), query)]
+    return [one.folder for one in search.find(hits(pages.source(site.house)), query)]
 
 
-def test_search(kit: site_kit.Kit) -> None:
-    newest = kit.house.list_wheels(project="vllm")[-1]
-    assert found_by("vllm", kit)[0] == "projects/vllm/"
-    assert found_by("FLASHINFER_jit", kit)[0] == "projects/flashinfer-jit-cache/"
-    assert found_by("flashinfer", kit)[:2] == ["projects/flashinfer-jit-cache/", "projects/flashinfer-python/"]
-    assert "builds/" in found_by("flashinfer", kit)[2]  # the recipe's name, in full
-    assert found_by("stable", kit) == [f"channels/{site_kit.STABLE}/"]
-    assert found_by(newest.sha256[:8], kit) == [f"wheels/{newest.sha256}/"]
-    assert set(found_by(newest.fingerprint[:10], kit)) == {f"wheels/{newest.sha256}/", f"builds/{newest.fingerprint}/"}
-    assert found_by(newest.version, kit) == [f"wheels/{newest.sha256}/"]
-    assert found_by("triton 3.9", kit)[0] == "projects/triton/"
-    assert found_by("", kit) == []
-    assert found_by("no such thing", kit) == []
+def test_search(site: site_kit.Kit) -> None:
+    newest = site.house.list_wheels(project="vllm")[-1]
+    assert found_by("vllm", site)[0] == "projects/vllm/"
+    assert found_by("FLASHINFER_jit", site)[0] == "projects/flashinfer-jit-cache/"
+    assert found_by("flashinfer", site)[:2] == ["projects/flashinfer-jit-cache/", "projects/flashinfer-python/"]
+    assert "builds/" in found_by("flashinfer", site)[2]  # the recipe's name, in full
+    assert found_by("stable", site) == [f"channels/{site_kit.STABLE}/"]
+    assert found_by(newest.sha256[:8], site) == [f"wheels/{newest.sha256}/"]
+    assert set(found_by(newest.fingerprint[:10], site)) == {f"wheels/{newest.sha256}/", f"builds/{newest.fingerprint}/"}
+    assert found_by(newest.version, site) == [f"wheels/{newest.sha256}/"]
+    assert found_by("triton 3.9", site)[0] == "projects/triton/"
+    assert found_by("", site) == []
+    assert found_by("no such thing", site) == []
 
 
 def test_the_page_of_a_search_says_what_was_found() -> None:
@@ -170,7 +157,7 @@ def test_the_page_of_a_search_says_what_was_found() -> None:
     assert not none.all("b")
 
 
-def test_search_finds_the_same_in_the_script(kit: site_kit.Kit, tree: dict[str, bytes]) -> None:
+def test_search_finds_the_same_in_the_script(site: site_kit.Kit, site_tree: dict[str, bytes]) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node; the browser's tests show it, too")
@@ -179,18 +166,18 @@ def test_search_finds_the_same_in_the_script(kit: site_kit.Kit, tree: dict[str, 
         "3.8",
         "flash",
         "cu130",
-        kit.house.list_wheels()[-1].sha256[:6],
+        site.house.list_wheels()[-1].sha256[:6],
         "x_y",
         "triton main",
         "3.8.0+sb2026",
     ]
-    script = tree["static/spark.js"].decode()
+    script = site_tree["static/spark.js"].decode()
     cut = script[script.index("function score(") : script.index("function target(")]
-    rows = tree["static/search.js"].decode()
+    rows = site_tree["static/search.js"].decode()
     each = f"{json.dumps(queries)}.map((query) => search(rows, query, 50).map((row) => row[3]))"
     code = f"{cut}\nconst sparkIndex = (rows) => console.log(JSON.stringify({each}));\n{rows}"
     ran = subprocess.run([node, "-e", code], capture_output=True, text=True, check=True)
-    assert json.loads(ran.stdout) == [found_by(query, kit) for query in queries]
+    assert json.loads(ran.stdout) == [found_by(query, site) for query in queries]
 
 
 def test_a_wheel_is_held_against_the_one_before_it_for_the_same_machine(tmp_path: Path) -> None:

@@ -382,16 +382,13 @@ def test_what_is_not_published_is_not_promoted(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, pathlib, sys
+import pathlib, sys
 from builder.wheelhouse import channel
 from tests import wheelhouse_kit as kit
 root = pathlib.Path(sys.argv[1])
-def trace(frame, event, argument):
-    if frame.f_code.co_name == "enter":
-        os.kill(os.getpid(), 9)
 with kit.opened(root / "house") as house:
     wheels = house.list_wheels()
-    sys.settrace(trace)
+    kit.kill_in("enter")
     channel.promote(house, "set", wheels[1:])
 """
 

@@ -182,15 +182,12 @@ def test_a_lost_file_that_is_published_again_stays_withheld_also_after_a_reindex
 def test_a_state_that_was_announced_is_set_by_the_next_opening(house: Wheelhouse) -> None:
     a, b = plain(house, "a", "b")
     code = """
-import os, pathlib, sys
+import pathlib, sys
 from builder.wheelhouse import states
 from tests import wheelhouse_kit as kit
-def trace(frame, event, argument):
-    if frame.f_code.co_name == "enter":
-        os.kill(os.getpid(), 9)
 with kit.opened(pathlib.Path(sys.argv[1])) as house:
     wheels = house.list_wheels()
-    sys.settrace(trace)
+    kit.kill_in("enter")
     states.set(house, wheels, "quarantined", "bad")
 """
     kit.finished(kit.child(code, str(house.root)), code=-9)

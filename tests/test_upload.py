@@ -20,43 +20,29 @@ from tests import upload_kit as ups
 from tests import wheelhouse_kit as kit
 from tests.server_kit import serving, started, token
 from tests.test_signature import allow, make_key
+from tests.upload_kit import wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.server_kit import Server
+    from tests.upload_kit import Taking
     from tests.world import World
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("index") / "wheelhouse"
-    place.mkdir()
-    return place
+@pytest.fixture
+def root(taking: Taking) -> Path:
+    return taking.root
 
 
-@pytest.fixture(scope="module")
-def tokens(root: Path) -> dict[str, str]:
-    return {
-        "ci": token(root, "ci", "publish"),
-        "boss": token(root, "boss", "admin"),
-        "reader": token(root, "reader", "read"),
-        "team": token(root, "team", "publish", channels=("team/*",)),
-    }
+@pytest.fixture
+def tokens(taking: Taking) -> dict[str, str]:
+    return taking.tokens
 
 
-@pytest.fixture(scope="module")
-def server(root: Path, tokens: dict[str, str]) -> Iterator[Server]:
-    assert tokens
-    with serving(root) as running:
-        yield running
-        assert "Traceback" not in running.log
-    ups.nothing_left(root)
-
-
-def wheel(tmp_path: Path, name: str, version: str = "1.0", **more: Any) -> Path:  # noqa: ANN401  # passed on
-    return kit.make_wheel(tmp_path / f"dist{more.pop('folder', '')}", name, version, **more)
+@pytest.fixture
+def server(taking: Taking) -> Server:
+    return taking.server
 
 
 # --- as people do it

@@ -23,43 +23,34 @@ from tests import upload_kit as ups
 from tests import wheelhouse_kit as kit
 from tests.server_kit import ended, serving, token, tuned
 from tests.test_signature import allow, make_key
+from tests.upload_kit import wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.server_kit import Server
+    from tests.upload_kit import Taking
     from tests.world import World
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("index") / "wheelhouse"
-    place.mkdir()
-    return place
+@pytest.fixture
+def root(taking: Taking) -> Path:
+    return taking.root
 
 
-@pytest.fixture(scope="module")
-def ci(root: Path) -> str:
-    return token(root, "ci", "publish")
+@pytest.fixture
+def ci(taking: Taking) -> str:
+    return taking.tokens["ci"]
 
 
-@pytest.fixture(scope="module")
-def boss(root: Path) -> str:
-    return token(root, "boss", "admin")
+@pytest.fixture
+def boss(taking: Taking) -> str:
+    return taking.tokens["boss"]
 
 
-@pytest.fixture(scope="module")
-def server(root: Path, ci: str, boss: str) -> Iterator[Server]:
-    assert ci != boss
-    with serving(root) as running:
-        yield running
-        assert "Traceback" not in running.log
-    ups.nothing_left(root)
-
-
-def wheel(tmp_path: Path, name: str, version: str = "1.0", **more: Any) -> Path:  # noqa: ANN401  # passed on
-    return kit.make_wheel(tmp_path / f"dist{more.pop('folder', '')}", name, version, **more)
+@pytest.fixture
+def server(taking: Taking) -> Server:
+    return taking.server
 
 
 def test_a_set_of_which_a_part_is_there_enters_a_channel_as_a_whole(

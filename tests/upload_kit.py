@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +16,44 @@ from builder.digest import sha256_file
 from builder.wheel.read import parse_name
 from builder.wheelhouse.publish import sidecar
 from tests import wheelhouse_kit as kit
+from tests.server_kit import serving, token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tests.server_kit import Answer, Server
 
 BOUNDARY = b"5d5b3f4e0c6a"
 PROGRAMS = Path(__file__).resolve().parent.parent / ".venv" / "bin"
+
+
+@dataclass
+class Taking:
+    """A server that takes uploads, its wheelhouse, and who may do what there: `ci` and `team` publish, `boss` may all."""
+
+    server: Server
+    root: Path
+    tokens: dict[str, str]
+
+
+@contextlib.contextmanager
+def taking(root: Path) -> Iterator[Taking]:
+    """Serve a new wheelhouse at `root`; at the end nothing went wrong, and nothing is left of any upload."""
+    tokens = {
+        "ci": token(root, "ci", "publish"),
+        "boss": token(root, "boss", "admin"),
+        "reader": token(root, "reader", "read"),
+        "team": token(root, "team", "publish", channels=("team/*",)),
+    }
+    with serving(root) as server:
+        yield Taking(server, root, tokens)
+        assert "Traceback" not in server.log
+    nothing_left(root)
+
+
+def wheel(tmp_path: Path, name: str, version: str = "1.0", **more: Any) -> Path:  # noqa: ANN401  # passed on
+    """Write a wheel; `folder` tells those of the same name apart."""
+    return kit.make_wheel(tmp_path / f"dist{more.pop('folder', '')}", name, version, **more)
 
 
 def twine(url: str, token: str, *files: Path) -> subprocess.CompletedProcess[str]:

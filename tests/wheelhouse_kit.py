@@ -26,7 +26,7 @@ from builder.wheelhouse.publish import publish as publish_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from builder.stages import Stored, Wheel
 
@@ -304,12 +304,21 @@ def _check(root: Path, operation: str, before: set[str], *, done: bool) -> None:
 
 
 def _killed_at(number: int, root: Path, operation: str) -> bool:
-    """Return whether the operation was killed at its line `number`; it must end well else."""
+    """Return whether the operation was killed at its line `number` of builder/wheelhouse; it must end well else."""
+    inside = f"{os.sep}builder{os.sep}wheelhouse{os.sep}"
+    return killed_at(number, lambda: _operate(root, operation), lambda code: inside in code.co_filename)
+
+
+def killed_at(number: int, operate: Callable[[], object], where: Callable[[CodeType], bool]) -> bool:
+    """Do something in a fork that kills itself at its line `number` of those that are `where`; return whether it was killed.
+
+    It must end well else. To be called in a process without threads: see `child`.
+    """
     pid = os.fork()
     if pid == 0:
         try:
-            _trace_to(number)
-            _operate(root, operation)
+            _trace_to(number, where)
+            operate()
             sys.settrace(None)
             os._exit(0)
         except BaseException:  # noqa: BLE001  # whatever it was
@@ -325,13 +334,13 @@ def _killed_at(number: int, root: Path, operation: str) -> bool:
     return False
 
 
-def _trace_to(number: int) -> None:
-    """Let this process kill itself when it comes to its line `number` of builder/wheelhouse."""
-    inside, seen = f"{os.sep}builder{os.sep}wheelhouse{os.sep}", 0
+def _trace_to(number: int, where: Callable[[CodeType], bool]) -> None:
+    """Let this process kill itself when it comes to its line `number` of those that are `where`."""
+    seen = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:  # noqa: ANN401  # itself
         nonlocal seen
-        if inside not in frame.f_code.co_filename:
+        if not where(frame.f_code):
             return None
         if event == "line":
             seen += 1
@@ -340,4 +349,14 @@ def _trace_to(number: int) -> None:
         return trace
 
     threading.settrace(trace)
+    sys.settrace(trace)
+
+
+def kill_in(name: str) -> None:
+    """Let this process kill itself when it comes into a function of that name."""
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> None:
+        if frame.f_code.co_name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     sys.settrace(trace)

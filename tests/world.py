@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 COMMAND = Path(sys.executable).with_name("spark-build")
+#: Commands that look at the machine's tools.
+MEETS = {"recipe", "plan", "lock", "stack", "patch"}
 
 #: An in-tree PEP 517 backend that needs no requirement: real hooks, a real wheel, no index.
 BACKEND = """
@@ -48,9 +51,14 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 
 @dataclass
 class World:
-    """Folders of one user; `run` starts the installed command in them."""
+    """Folders of one user; `run` starts the installed command in them.
+
+    `tools` is what another user's first command found out about this machine's tools: with it, each plan of a new user
+    needn't read the whole toolkit, which takes a second.
+    """
 
     root: Path
+    tools: Path | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for folder in (self.recipes, self.home, self.patches):
@@ -94,6 +102,8 @@ class World:
         return env | more
 
     def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        if self.tools and MEETS & set(words[:1]) and not (self.root / "sources").exists():
+            shutil.copytree(self.tools, self.root / "sources" / "host")
         done = subprocess.run(
             [str(COMMAND), *words], env=self.env(**env), cwd=self.root, capture_output=True, text=True, check=False
         )

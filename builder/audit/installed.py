@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from builder.audit.facts import File
     from builder.audit.rules import Finding
 
-__all__ = ["RULES", "folders", "judge", "read"]
+__all__ = ["RULES", "folders", "judge", "prefix", "read", "settings"]
 
 RULES = table(
     Rule(
@@ -100,7 +100,7 @@ def read(
     Of one that is there twice the first counts, as for Python. `on_read` is told how many of them were read, of how many.
     Raises UsageError ``no-environment``.
     """
-    prefix = _prefix(environment)
+    root = prefix(environment)
     found: dict[str, tuple[Path, Path]] = {}
     for site in folders(environment):
         for info in sorted(site.iterdir()):
@@ -109,7 +109,7 @@ def read(
     every = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:
         places = [found[project] for project in sorted(found)]
-        done = pool.map(lambda place: _distribution(place[0], place[1], prefix), places)
+        done = pool.map(lambda place: _distribution(place[0], place[1], root), places)
         for number, contents in enumerate(done, start=1):
             every.append(contents)
             on_read(number, len(found))
@@ -121,14 +121,14 @@ def folders(environment: Path) -> tuple[Path, ...]:
 
     Raises UsageError ``no-environment``.
     """
-    prefix = _prefix(environment)
-    settings = _settings(prefix)
-    version = ".".join((settings.get("version") or settings.get("version_info") or "").split(".")[:2])
-    found = _sites(prefix, version)
-    if settings.get("include-system-site-packages", "").lower() == "true" and settings.get("home"):
-        found += _sites(Path(settings["home"]).parent, version)
-    if not found and any(prefix.glob("*.dist-info")):
-        found = [prefix]  # the folder of a `pip install --target`
+    root = prefix(environment)
+    told = settings(root)
+    version = ".".join((told.get("version") or told.get("version_info") or "").split(".")[:2])
+    found = _sites(root, version)
+    if told.get("include-system-site-packages", "").lower() == "true" and told.get("home"):
+        found += _sites(Path(told["home"]).parent, version)
+    if not found and any(root.glob("*.dist-info")):
+        found = [root]  # the folder of a `pip install --target`
     if not found:
         raise UsageError(
             "no-environment",
@@ -147,14 +147,15 @@ def judge(contents: Contents, _context: Context) -> Iterator[Finding]:
             yield RULES[slug].finding(file=file, found=found)
 
 
-def _prefix(environment: Path) -> Path:
+def prefix(environment: Path) -> Path:
     """Return the folder above ``bin``; a venv's python is a link, and isn't followed."""
     if environment.is_file() or (environment.is_symlink() and not environment.is_dir()):
         return environment.absolute().parent.parent
     return environment.absolute()
 
 
-def _settings(prefix: Path) -> Mapping[str, str]:
+def settings(prefix: Path) -> Mapping[str, str]:
+    """Return what a virtual environment's ``pyvenv.cfg`` says; nothing for another environment."""
     try:
         lines = (prefix / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -11,9 +11,9 @@
     manifest.json  manifest.json.sig   target, every file with its size and sha256; signed by the configured key
 
 ``target`` says what it is for, ``resolve`` what belongs in (``ours`` what of that we built, ``companions`` what no metadata
-says, ``newer`` what can't be had, ``origins`` what ours were built from), ``download`` brings it here, ``layout`` writes the
-folder, ``manifest`` and ``verify`` judge it, ``parts`` cuts it for small media, ``bring`` and ``installer`` are for the
-other side.
+says, ``newer`` what can't be had, ``making`` what is built first, ``origins`` what ours were built from), ``download``
+brings it here, ``layout`` writes the folder, ``manifest`` and ``verify`` judge it, ``parts`` cuts it for small media,
+``bring`` and ``installer`` are for the other side.
 """
 
 #: Downloads at once: enough that small files don't wait for each other, few enough for any index.

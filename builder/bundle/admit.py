@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from builder.bundle.manifest import Entry
 
-__all__ = ["carried", "check"]
+__all__ = ["carried", "check", "refuse"]
 
 _FILES = re.compile(r"files/([0-9a-f]{64})/[^/.][^/]*")
 _PLAIN = re.compile(
-    r"(archives|sdists)/([^/.][^/]*/)?[^/.][^/]*\.json|crates/[^/.][^/]*\.lock|crates/[0-9a-f]{64}/.+|"
+    r"(archives|sdists)/([^/.][^/]*/)?[^/.][^/]*\.json|crates/[0-9a-f]{64}/.+|"
     r"git/[^/.][^/]*\.git/(HEAD|packed-refs|shallow|spark-build\.json|refs/.+|objects/pack/pack-[0-9a-f]+\.\w+)"
 )
+_LOCK = re.compile(r"crates/([0-9a-f]{64})\.lock")
 _CONFIG = re.compile(r"git/[^/.][^/]*\.git/config")
 _ATTRIBUTES = re.compile(r"git/[^/.][^/]*\.git/info/attributes")
 _LOOSE = re.compile(r"git/[^/.][^/]*\.git/objects/([0-9a-f]{2})/([0-9a-f]{38,62})")
@@ -42,25 +43,31 @@ _LIMIT, _OBJECT = 1 << 16, 1 << 30
 
 def carried(inner: str) -> bool:
     """Whether a path below the cache is one that bundles carry; git makes more for its own speed."""
-    return any(one.fullmatch(inner) for one in (_FILES, _PLAIN, _CONFIG, _ATTRIBUTES, _LOOSE))
+    return any(one.fullmatch(inner) for one in (_FILES, _LOCK, _PLAIN, _CONFIG, _ATTRIBUTES, _LOOSE))
 
 
 def check(here: Path, paths: Iterable[str], files: Mapping[str, Entry], *, env: Mapping[str, str]) -> None:
     """Raise CheckRefused ``sources-odd`` for the first of `paths`, below ``sources/``, that has no business in a cache."""
     for path in paths:
-        if said := _said(here, path, files[path].sha256, env):
-            raise CheckRefused(
-                "sources-odd",
-                f"{path}: {said}",
-                help="nothing was taken in; a bundle that spark-build wrote has no such thing: ask who made it",
-                run=("spark-build bundle verify BUNDLE --signers FILE",),
-            )
+        said = _said(here, path, files[path].sha256, env)
+        refuse(said and f"{path}: {said}")
+
+
+def refuse(said: str) -> None:
+    """Raise CheckRefused ``sources-odd`` where something is wrong with sources of a bundle."""
+    if said:
+        raise CheckRefused(
+            "sources-odd",
+            said,
+            help="nothing was taken in; a bundle that spark-build wrote has no such thing: ask who made it",
+            run=("spark-build bundle verify BUNDLE --signers FILE",),
+        )
 
 
 def _said(here: Path, path: str, sha256: str, env: Mapping[str, str]) -> str:
     """Return what is wrong with one."""
     inner, file, said = path.removeprefix("sources/"), here / path, ""
-    if found := _FILES.fullmatch(inner):
+    if found := _FILES.fullmatch(inner) or _LOCK.fullmatch(inner):
         said = "lies under another digest than its own" if found[1] != sha256 else ""
     elif _CONFIG.fullmatch(inner):
         lines = bounded.read(file, _LIMIT).decode(errors="replace").splitlines()

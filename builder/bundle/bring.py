@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.bundle import admit
+from builder.bundle import admit, vendored
+from builder.bundle.installer import chunks
 from builder.digest import sha256_file
 from builder.errors import CheckRefused
 from builder.source.place import refusals
@@ -55,43 +59,71 @@ def bring(
     rows = [*bundle.manifest.wheels, *bundle.manifest.facts.get("below", ())]
     own = list(dict.fromkeys(str(one["path"]) for one in rows if "ours" in one))
     here = [path for path in bundle.manifest.files if path not in bundle.lacks]
+    vendors = vendored.fresh(bundle.manifest.files, sources)
     # Without its attributes a mirror isn't taken for whole: they come last.
     origins = sorted(
-        (path for path in here if path.startswith("sources/")), key=lambda path: path.endswith("/attributes")
+        (path for path in here if path.startswith("sources/") and not vendored.is_vendored(path)),
+        key=lambda path: path.endswith("/attributes"),
     )
     other = [path for path in here if path.endswith(".whl") and path not in own]
+    _check_whole(bundle, own, vendors, house, sources)
     admit.check(bundle.path, origins, bundle.manifest.files, env=env)
+    for digest, paths in vendors.items():
+        admit.refuse(vendored.problem(bundle.path, digest, paths, bundle.manifest.files))
     with refusals():
-        new = sum(_keep(bundle.path / path, _place(bundle, path), sources) for path in other)
+        new = sum(_keep(bundle, path, _place(bundle, path), sources) for path in other)
         for path in origins:  # nothing there is replaced: a mirror only gains objects
-            _keep(bundle.path / path, path.removeprefix("sources/"), sources)
-        for path in set(here).difference(own, other, origins):  # a delta against this bundle leaves them out
-            _keep(bundle.path / path, _place(bundle, path), sources)
-    left = [path for path in own if path in bundle.lacks]
-    there = {one.sha256 for one in house.list_wheels()}
-    missing = [path for path in left if bundle.manifest.files[path].sha256 not in there]
-    if missing:
-        raise CheckRefused(
-            "bundle-incomplete",
-            f"{len(missing)} wheels of this delta are neither in it nor here",
-            cause="\n".join(missing),
-            help="import the bundle that it was made against first, or name it by --base",
-            run=("spark-build bundle import BUNDLE",),
-        )
+            _keep(bundle, path, path.removeprefix("sources/"), sources)
+        for digest, paths in vendors.items():
+            vendored.keep(digest, paths, sources, copy=functools.partial(_copied, bundle))
+        rest = (path for path in here if path not in {*own, *other} and not path.startswith("sources/"))
+        for path in rest:  # a delta against this bundle leaves them out
+            _keep(bundle, path, _place(bundle, path), sources)
     taken: list[Taken] = []
     if paths := [path for path in own if path not in bundle.lacks]:
-        # A bundle may lie on a medium that can't be written, and its folders hold one wheel each.
+        # A bundle may lie on a medium that can't be written, or that others write to; its folders hold one wheel each.
         with tempfile.TemporaryDirectory(prefix="spark-build-import-") as folder:
             placed = [_beside(bundle, path, Path(folder)) for path in paths]
             taken = intake.take(house, placed, config=config, env=env, sign=sign, also=channels)
-    return Brought(wheels=tuple(taken), cached=len(other), new=new, sources=len(origins))
+    carried = len(origins) + sum(map(len, vendors.values()))
+    return Brought(wheels=tuple(taken), cached=len(other), new=new, sources=carried)
+
+
+def _check_whole(
+    bundle: Verified, own: Sequence[str], vendors: Mapping[str, Sequence[str]], house: Wheelhouse, sources: Sources
+) -> None:
+    """Raise CheckRefused ``bundle-incomplete`` where a delta leaves out what isn't here, either."""
+    there = {one.sha256 for one in house.list_wheels()}
+    fresh = {path for paths in vendors.values() for path in paths}
+    missing = [
+        path
+        for path in bundle.lacks
+        if (path in own and bundle.manifest.files[path].sha256 not in there)
+        or path in fresh
+        or not (vendored.is_vendored(path) or _is_kept(path, sources))
+    ]
+    if missing:
+        raise CheckRefused(
+            "bundle-incomplete",
+            f"{len(missing)} files of this delta are neither in it nor here",
+            cause="\n".join(missing[:20]),
+            help="import the bundle that it was made against first, or name it by --base",
+            run=("spark-build bundle import BUNDLE",),
+        )
+
+
+def _is_kept(path: str, sources: Sources) -> bool:
+    """Whether the cache has what lies below ``sources/`` in a bundle; of a mirror, whose packs may be others, any part."""
+    root, _, inner = path.partition("/")
+    place = "/".join(inner.split("/")[:2]) if inner.startswith("git/") else inner
+    return root != "sources" or (sources.root / place).exists()
 
 
 def _beside(bundle: Verified, path: str, folder: Path) -> Path:
     """Lay a wheel and its records into `folder`."""
     for each in bundle.manifest.files:
         if each == path or (each.startswith(f"{path}.provenance.json") and each not in bundle.lacks):
-            _linked(bundle.path / each, folder / Path(each).name)
+            _copied(bundle, each, folder / Path(each).name)
     return folder / Path(path).name
 
 
@@ -100,17 +132,37 @@ def _place(bundle: Verified, path: str) -> str:
     return f"files/{bundle.manifest.files[path].sha256}/{Path(path).name}"
 
 
-def _keep(file: Path, path: str, sources: Sources) -> bool:
-    """Put a file of the bundle at `path` of the cache; return whether it wasn't there."""
-    target = sources.root / path
-    if target.exists() and (not path.startswith("files/") or target.stat().st_size == file.stat().st_size):
+def _keep(bundle: Verified, path: str, inner: str, sources: Sources) -> bool:
+    """Put a file of the bundle at `inner` of the cache; return whether it wasn't there."""
+    target, size = sources.root / inner, bundle.manifest.files[path].size
+    if target.exists() and (not inner.startswith("files/") or target.stat().st_size == size):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.new")
-    beside.unlink(missing_ok=True)
-    shutil.copyfile(file, beside)  # a copy: what lies on a stick is changed by whoever has the stick
+    _copied(bundle, path, beside)
     beside.replace(target)
     return True
+
+
+def _copied(bundle: Verified, path: str, target: Path) -> None:
+    """Leave a copy with the bytes that were verified: what lies on a stick is changed by whoever has the stick.
+
+    Raises CheckRefused ``file-changed``.
+    """
+    digest = hashlib.sha256()
+    target.unlink(missing_ok=True)  # of a copy that was killed
+    with target.open("xb") as copy:
+        for chunk in chunks(bundle.path / path, bundle.manifest.files[path].size):
+            digest.update(chunk)
+            copy.write(chunk)
+    if digest.hexdigest() != bundle.manifest.files[path].sha256:
+        target.unlink()
+        raise CheckRefused(
+            "file-changed",
+            f"{path} changed after it was verified",
+            help="copy the bundle to a disk of your own, and take it in from there",
+            run=(f"cp -r {shlex.quote(str(bundle.path))} DIR", "spark-build bundle import DIR"),
+        )
 
 
 def _linked(source: Path, target: Path) -> None:

@@ -7,13 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.bundle import JOBS, download, layout, manifest, newer, origins, ours, resolve
-from builder.errors import SourceError
+from builder.bundle import JOBS, companions, download, layout, manifest, newer, origins, ours, resolve
+from builder.recipe import find
 from builder.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from builder.bundle.companions import Known
     from builder.bundle.download import Progress
     from builder.bundle.manifest import Manifest
     from builder.bundle.origins import Origins
@@ -42,13 +43,15 @@ def _piece(one: Stored) -> Piece:
 class Planned:
     """What a bundle will hold.
 
-    `since` has what names the other side's bundle, and its digests; `origins` is what ours were built from.
+    `known` is what no metadata says of the wheels; `since` has what names the other side's bundle, and its digests;
+    `origins` is what ours were built from.
     """
 
     target: Target
     requirements: tuple[str, ...]
     closure: Closure
     ours: Ours
+    known: Known
     since: tuple[str, frozenset[str]] = ("", frozenset())
     origins: Origins | None = None
 
@@ -102,6 +105,7 @@ def plan(  # noqa: PLR0913  # what is asked for, and how
         base, data = manifest.load(since)
         have = manifest.identity(data), base.digests()
     mine = ours.of_channel(world.house, channel)
+    known = companions.read(find.folders(world.config.recipe_layers))
     with tempfile.TemporaryDirectory(prefix="spark-build-ours-") as folder:
         asked = resolve.Asked(
             requirements=tuple(requirements),
@@ -109,10 +113,11 @@ def plan(  # noqa: PLR0913  # what is asked for, and how
             overrides=mine.overrides(requirements, world.config),
             ours=mine.index(Path(folder), public=public) if mine.projects else None,
             words=tuple(words),
+            known=known,
         )
-        closure = _resolved(asked, world, allow_older=allow_older)
+        closure = resolve.resolve(asked, env=world.uv_env, index_url=world.config.index_url, allow_older=allow_older)
     public_ones = {one.project: one for one in closure.pieces if one.sha256 not in mine.wheels}
-    told = newer.notes(requirements, public_ones, world.sources(offline=False, recipe="NAME"))
+    told = (*_unread(known), *newer.notes(requirements, public_ones, world.sources(offline=False, recipe="NAME")))
     closure = replace(closure, notes=(*closure.notes, *told))
     sized = tuple(_sized(piece, mine) for piece in closure.pieces)
     built = [mine.wheels[piece.sha256] for piece in sized if piece.sha256 in mine.wheels]
@@ -121,19 +126,15 @@ def plan(  # noqa: PLR0913  # what is asked for, and how
         requirements=tuple(requirements),
         closure=replace(closure, pieces=sized),
         ours=mine,
+        known=known,
         since=have,
         origins=origins.gather(built, world, target) if with_sources else None,
     )
 
 
-def _resolved(asked: resolve.Asked, world: World, *, allow_older: bool) -> Closure:
-    try:
-        return resolve.resolve(asked, env=world.uv_env, index_url=world.config.index_url, allow_older=allow_older)
-    except SourceError as error:
-        if error.code == "wheel-unavailable":
-            makers = newer.makers(error.summary.partition(" ")[0], world.config)
-            error.run = tuple(f"spark-build recipe {name}" for name in makers) or error.run
-        raise
+def _unread(known: Known) -> Iterator[str]:
+    for name in known.problems:
+        yield f"the recipe {name} has mistakes, so what its wheels need isn't known; spark-build recipes lint {name}"
 
 
 def _sized(piece: Piece, mine: Ours) -> Piece:
@@ -182,6 +183,7 @@ def make(
         built={**planned.ours.wheels, **{one.sha256: one for one in below}},
         below=[_piece(one) for one in below],
         more=planned.origins.files if planned.origins else {},
+        known=planned.known,
     )
     identity, known = planned.since
     if identity:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Refused", "complete", "install", "main", "problems"]
+__all__ = ["Refused", "chunks", "complete", "install", "main", "problems"]
 
 #: What lies in a bundle and isn't in its manifest.
 OWN = frozenset(["manifest.json", "manifest.json.sig"])
@@ -75,7 +75,7 @@ def _problem(path: Path, wanted: Mapping[str, Any], *, may_lack: bool) -> str:
             return "is no file"
         if found.st_size != wanted["size"]:
             return f"has {found.st_size} bytes, wanted {wanted['size']}"
-        digest = _sha256(path)
+        digest = _sha256(path, wanted["size"])
     except FileNotFoundError:
         return "" if may_lack else "is missing"
     except OSError as error:
@@ -83,12 +83,20 @@ def _problem(path: Path, wanted: Mapping[str, Any], *, may_lack: bool) -> str:
     return "" if digest == wanted["sha256"] else f"has other bytes, sha256 {digest}"
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, size: int) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(chunk)
+    for chunk in chunks(path, size):
+        digest.update(chunk)
     return digest.hexdigest()
+
+
+def chunks(path: Path, size: int) -> Iterator[bytes]:
+    """Yield a file's bytes, one more than `size` at most: by now a pipe may lie there, or a device that never ends."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # by descriptor
+        left = size + 1
+        while chunk := stream.read(min(left, 1 << 20)):
+            yield chunk
+            left -= len(chunk)
 
 
 def complete(here: Path, document: Mapping[str, Any], base: Path) -> int:
@@ -138,35 +146,73 @@ def install(here: Path, document: Mapping[str, Any], *, venv: Path | None, pytho
     """Install what the bundle holds and return the interpreter that has it. Nothing is asked of any network.
 
     A new environment holds exactly the bundle's packages; one that is there, or an interpreter, gets them added. `uv` is the
-    one to use; without it the one in the bundle, else pip. Raises `Refused`.
+    one to use; without it the one in the bundle, else pip. What goes in are the bytes that `document` names, whoever writes
+    to the bundle meanwhile: all but the wheels is read once more, into a folder of our own, and the wheels' digests are held
+    against that by whoever unpacks them. Raises `Refused`; its code is 5 where something changed after it was verified.
     """
     _fits(document["target"])
     venv = venv.absolute() if venv else None
     python = os.path.abspath(python) if python and os.sep in python else python  # noqa: PTH100  # a link stays one
     with tempfile.TemporaryDirectory(prefix="spark-build-bundle-") as scratch:
-        program = uv or _unpacked(here, document, Path(scratch))
-        if program is None:
-            python = _by_pip(here, document["target"], venv, python)
-            _tell_needs(document, python)
-            return python
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PIP_", "PYTHON"))}
+        held = _Held(here, document["files"], Path(scratch))
+        program = uv or _unpacked(held, document)
         # Where links are possible, packages are links into uv's cache: on the same disk they cost nothing.
         beside = venv.parent if venv else Path(scratch)
         beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".uv-", dir=beside) as cache:
-            env = dict(kept, UV_CACHE_DIR=cache, UV_PYTHON_DOWNLOADS="never", UV_NO_CONFIG="1", UV_OFFLINE="1")
-            env["UV_PREVIEW_FEATURES"] = "pylock"
-            verb = ["install", "-r"]
-            if python is None:
-                assert venv is not None  # noqa: S101  # one of them is asked for
-                if not (venv / "bin" / "python").exists():
-                    _run(
-                        [program, "venv", "--quiet", "--python", _interpreter(document["target"]), str(venv)], env, here
-                    )
-                    verb = ["sync"]
-                python = str(venv / "bin" / "python")
-            _run([program, "pip", *verb, "pylock.toml", "--python", python], env, here)
+        with tempfile.TemporaryDirectory(prefix=".uv-" if program else ".pip-", dir=beside) as more:
+            if program is None:
+                python = _by_pip(held, document, Path(more), venv, python)
+            else:
+                python = _by_uv(held, document, Path(more), venv, python, program)
     _tell_needs(document, python)
+    return python
+
+
+class _Held:
+    """Files of a bundle as its manifest has them, for those who can't look at digests themselves."""
+
+    def __init__(self, here: Path, files: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+        self.here, self.folder, self._files = here.absolute(), folder, files
+
+    def take(self, path: str, target: Path) -> None:
+        """Leave a copy at `target` with the bytes that the manifest names. Raises `Refused`."""
+        digest = hashlib.sha256()
+        try:
+            with target.open("xb") as copy:
+                for chunk in chunks(self.here / path, self._files[path]["size"]):
+                    digest.update(chunk)
+                    copy.write(chunk)
+        except OSError as error:
+            raise Refused(3, f"{path} can't be copied to {target.parent}: {error.strerror}") from error
+        if digest.hexdigest() != self._files[path]["sha256"]:
+            target.unlink()
+            raise Refused(5, f"{path}: changed after it was verified; nothing of it was installed")
+
+
+def _by_uv(
+    held: _Held, document: Mapping[str, Any], cache: Path, venv: Path | None, python: str | None, program: str
+) -> str:
+    """Let uv install the lock, which has the digest of each wheel: uv reckons it while it unpacks."""
+    held.take("pylock.toml", held.folder / "pylock.toml")
+    (held.folder / "files").symlink_to(held.here / "files")  # the lock's paths count from where it lies
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PIP_", "PYTHON"))}
+    env = dict(kept, UV_CACHE_DIR=str(cache), UV_PYTHON_DOWNLOADS="never", UV_NO_CONFIG="1", UV_OFFLINE="1")
+    env["UV_PREVIEW_FEATURES"] = "pylock"
+    verb = ["install", "-r"]
+    if python is None:
+        assert venv is not None  # noqa: S101  # one of them is asked for
+        if not (venv / "bin" / "python").exists():
+            words = ["venv", "--quiet", "--python", _interpreter(document["target"]), str(venv)]
+            _run([program, *words], env, held.folder)
+            verb = ["sync"]
+        python = str(venv / "bin" / "python")
+    try:
+        _run([program, "pip", *verb, "pylock.toml", "--python", python], env, held.folder)
+    except Refused as error:
+        if wrong := problems(held.here, document["files"]):
+            text = "the bundle changed after it was verified, nothing of it was installed"
+            raise Refused(5, "\n  ".join([text, *wrong])) from error
+        raise
     return python
 
 
@@ -182,12 +228,24 @@ def _number(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
 
+#: What the interpreter that was installed into runs to see whether a need is met: it ends with 0 then.
+_PROBES = {
+    "headers": "import os, sysconfig; os.stat(os.path.join(sysconfig.get_path('include'), 'Python.h'))",
+    # In PATH, where the toolkit mostly lies, or a wheel of the environment.
+    "nvcc": """
+import glob, os, shutil, sys, sysconfig
+homes = [os.environ.get("CUDA_HOME") or "/usr/local/cuda", *glob.glob(sysconfig.get_path("purelib") + "/nvidia/cu*")]
+sys.exit(not any(shutil.which("nvcc", path=path) for path in [None, *(home + "/bin" for home in homes)]))
+""",
+}
+
+
 def _has(what: str, python: str) -> bool:
-    """Whether the machine has something that packages need at run time."""
+    """Whether the machine has something that packages need at run time; what isn't known here counts as there."""
     if what == "compiler":
         return any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    code = "import os, sysconfig; os.stat(os.path.join(sysconfig.get_path('include'), 'Python.h'))"
-    return what != "headers" or subprocess.run([python, "-c", code], check=False, capture_output=True).returncode == 0  # noqa: S603
+    code = _PROBES.get(what, "")
+    return not code or subprocess.run([python, "-c", code], check=False, capture_output=True).returncode == 0  # noqa: S603
 
 
 def _tell_needs(document: Mapping[str, Any], python: str) -> None:
@@ -202,16 +260,17 @@ def _interpreter(target: Mapping[str, Any]) -> str:
     return sys.executable if mine == target["python"] else str(target["python"])
 
 
-def _unpacked(here: Path, document: Mapping[str, Any], scratch: Path) -> str | None:
+def _unpacked(held: _Held, document: Mapping[str, Any]) -> str | None:
     """Return the bundle's own uv, ready to run; None where there is none or it doesn't run here."""
     wheel = document.get("tools", {}).get("uv")
     if wheel not in document["files"]:
         return None
-    with zipfile.ZipFile(here / wheel) as archive:
+    held.take(wheel, held.folder / "uv.whl")
+    with zipfile.ZipFile(held.folder / "uv.whl") as archive:
         name = next((name for name in archive.namelist() if name.endswith(".data/scripts/uv")), None)
         if name is None:
             return None
-        target = scratch / "uv"
+        target = held.folder / "uv"
         with archive.open(name) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
     target.chmod(0o755)
@@ -222,32 +281,36 @@ def _unpacked(here: Path, document: Mapping[str, Any], scratch: Path) -> str | N
     return str(target) if done.returncode == 0 else None
 
 
-def _by_pip(here: Path, target: Mapping[str, Any], venv: Path | None, python: str | None) -> str:
+def _by_pip(held: _Held, document: Mapping[str, Any], wheels: Path, venv: Path | None, python: str | None) -> str:
+    """Let pip install copies of the wheels: it looks at the digest of a file and reads it again afterwards."""
     if python is None:
         assert venv is not None  # noqa: S101  # one of them is asked for
         if not (venv / "bin" / "python").exists():
-            mine = _interpreter(target)
+            mine = _interpreter(document["target"])
             program = mine if os.sep in mine else f"python{mine}"
-            _run([program, "-m", "venv", str(venv)], dict(os.environ), here)
+            _run([program, "-m", "venv", str(venv)], dict(os.environ), held.folder)
         python = str(venv / "bin" / "python")
+    held.take("requirements.txt", held.folder / "requirements.txt")
+    for one in document["wheels"]:
+        held.take(one["path"], wheels / one["path"].rpartition("/")[2])
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON"))}
     env = dict(kept, PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
-    words = ["-m", "pip", "install", "--no-deps", "--require-hashes", "--index-url", (here / "simple").as_uri()]
-    _run([python, *words, "-r", "requirements.txt"], env, here)
+    words = ["-m", "pip", "install", "--no-deps", "--require-hashes", "--no-index", "--find-links", str(wheels)]
+    _run([python, *words, "-r", "requirements.txt"], env, held.folder)
     return python
 
 
-def _run(command: Sequence[str], env: Mapping[str, str], here: Path) -> None:
+def _run(command: Sequence[str], env: Mapping[str, str], where: Path) -> None:
     try:
-        done = subprocess.run(list(command), check=False, env=dict(env), cwd=here, stdout=sys.stderr)  # noqa: S603
+        done = subprocess.run(list(command), check=False, env=dict(env), cwd=where, stdout=sys.stderr)  # noqa: S603
     except OSError as error:
         raise Refused(3, f"{command[0]} can't be run: {error.strerror}") from error
     if done.returncode:
         raise Refused(3, "failed: " + " ".join(command))
 
 
-def _signed(here: Path, signers: Path) -> str:
-    """Return who signed the manifest; raise `Refused` where none of `signers` did."""
+def _signed(here: Path, data: bytes, signers: Path) -> str:
+    """Return who signed `data`, the manifest; raise `Refused` where none of `signers` did."""
     sig, words = here / "manifest.json.sig", ["ssh-keygen", "-Y"]
     if not sig.exists():
         raise Refused(5, "the bundle isn't signed: manifest.json.sig is missing")
@@ -257,9 +320,8 @@ def _signed(here: Path, signers: Path) -> str:
         )
         for name in found.stdout.split():
             check = [*words, "verify", "-f", str(signers), "-I", name, "-n", "spark-build", "-s", str(sig)]
-            with (here / "manifest.json").open("rb") as stream:
-                if subprocess.run(check, check=False, stdin=stream, capture_output=True).returncode == 0:  # noqa: S603
-                    return name
+            if subprocess.run(check, check=False, input=data, capture_output=True).returncode == 0:  # noqa: S603
+                return name
     except OSError as error:
         raise Refused(3, f"ssh-keygen can't be run: {error.strerror}") from error
     raise Refused(5, f"manifest.json.sig isn't the signature of manifest.json by anybody in {signers}")
@@ -294,9 +356,10 @@ def main(here: Path, words: Sequence[str]) -> int:
 
 
 def _main(here: Path, base: Path, args: argparse.Namespace) -> int:
+    data = (here / "manifest.json").read_bytes()
     if args.signers:
-        print(f"signed by {_signed(here, args.signers)}", file=sys.stderr)  # noqa: T201
-    document = json.loads((here / "manifest.json").read_bytes())
+        print(f"signed by {_signed(here, data, args.signers)}", file=sys.stderr)  # noqa: T201
+    document = json.loads(data)
     odd = [path for path in document["files"] if path.startswith("/") or ".." in path.split("/")]
     if odd:
         raise Refused(5, f"the bundle names files outside of it: {odd[0]}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from builder import durable
-from builder.bundle import companions, installer, manifest, ours, sbom
+from builder.bundle import installer, manifest, ours, sbom
 from builder.bundle.manifest import Entry, Manifest
 from builder.bundle.target import cuda_of, driver_of
 from builder.digest import sha256_bytes, sha256_file
@@ -33,6 +33,7 @@ from builder.wheel import problems, read
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
+    from builder.bundle.companions import Known
     from builder.bundle.resolve import Piece
     from builder.bundle.target import Target
     from builder.stages import Stored
@@ -41,9 +42,10 @@ __all__ = ["UNFINISHED", "Contents", "claim", "contents", "landing", "sweep", "w
 
 UNFINISHED = ".unfinished"
 
-#: What a bundle of ours may hold: what is deleted on an older manifest's word has to look like it.
+#: What a bundle of ours may hold: what is deleted on an older manifest's word has to look like it. Earlier ones had
+#: ``index.json`` where there is ``index.v1_json`` now, which exports of an index have, too.
 _OURS = re.compile(
-    r"files/[0-9a-f]{64}/[^/]+|simple/([^/]+/)?index\.(html|json)|sources/.+|pylock\.toml|requirements\.txt|sbom\.cdx\.json|"
+    r"files/[0-9a-f]{64}/[^/]+|simple/([^/]+/)?index\.(html|json|v1_json)|sources/.+|pylock\.toml|requirements\.txt|sbom\.cdx\.json|"
     r"install\.sh|README\.txt"
 )
 
@@ -79,11 +81,13 @@ def contents(  # noqa: PLR0913  # what a bundle is made of
     built: Mapping[str, Stored],
     below: Sequence[Piece],
     more: Mapping[str, Path],
+    known: Known,
 ) -> Contents:
     """Return what a bundle of `pieces` holds, whose files lie at `place`.
 
     `tools` install them; `every` are all wheels that the pages list. `built` are those that are ours, by sha256; `below`
-    those that only builds need; `more` are other files by path. A pure function of all that: two runs give the same bytes.
+    those that only builds need; `more` are other files by path; `known` is what no metadata
+    says of them. A pure function of all that: two runs give the same bytes.
     Raises CheckRefused ``wheel-other`` where a wheel says that it is something else than the index does.
     """
     texts = {piece.sha256: _metadata(piece, place(piece)) for piece in every}
@@ -100,13 +104,14 @@ def contents(  # noqa: PLR0913  # what a bundle is made of
     ).encode()
     files["sbom.cdx.json"] = sbom.text(pieces, texts, target, asked=asked)
     files["install.sh"] = _SCRIPT.format(source=Path(installer.__file__).read_text()).encode()
-    needs = list(companions.needs(piece.project for piece in pieces))
+    projects = [piece.project for piece in pieces]
+    needs = known.needs(projects)
     cuda = cuda_of((piece.project, piece.version) for piece in pieces)
     size = sum(place(piece).stat().st_size for piece in every)
     files["README.txt"] = _readme(target, asked, len(every), size, cuda, [one.what for one in needs])
     files |= more
-    known = {piece.path: piece.sha256 for piece in every}
-    told = {path: _entry(file, known.get(path)) for path, file in files.items()}
+    digests = {piece.path: piece.sha256 for piece in every}
+    told = {path: _entry(file, digests.get(path)) for path, file in files.items()}
     return Contents(
         files=files,
         manifest=Manifest(
@@ -118,6 +123,7 @@ def contents(  # noqa: PLR0913  # what a bundle is made of
                 "below": [_row(piece, built) for piece in below],
                 "tools": {piece.project: piece.path for piece in tools},
                 "needs": [{"id": one.id, "what": one.what, "why": one.why, "run": one.run} for one in needs],
+                "run": known.run(projects),
             },
         ),
     )
@@ -145,9 +151,9 @@ def _pages(
         some = tuple(_file(one, place(one), texts[one.sha256]) for one in every if one.project == name)
         project = Project(name=name, files=some)
         yield f"simple/{name}/index.html", pages.project_html(project, 2).encode()
-        yield f"simple/{name}/index.json", pages.project_json(project, 2).encode()
+        yield f"simple/{name}/index.v1_json", pages.project_json(project, 2).encode()
     yield "simple/index.html", pages.root_html(projects).encode()
-    yield "simple/index.json", pages.root_json(projects).encode()
+    yield "simple/index.v1_json", pages.root_json(projects).encode()
 
 
 def _file(piece: Piece, file: Path, metadata: bytes) -> File:

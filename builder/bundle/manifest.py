@@ -39,6 +39,9 @@ _KIND = "spark-build bundle"
 
 _LIMIT = 64 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MODULE = re.compile(rf"{_VARIABLE.pattern}(\.{_VARIABLE.pattern})*")
+_CONTROL = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,8 @@ class Manifest:
     `files` maps paths below the bundle, with ``/``, to what lies there; the manifest and its signature aren't among them.
     `wheels` says of each wheel: project, version, path, and ``ours`` with recipe facts where we built it. `lacks` are paths
     of `files` that a delta bundle leaves out, since the bundle whose manifest has the sha256 `since` has these bytes.
-    `facts` are all other keys.
+    `facts` are all other keys: ``asked``, ``below`` (wheels that only builds need), ``tools``, ``needs`` (of the system) and
+    ``run``, the variables and imports of the place where it runs.
     """
 
     target: Mapping[str, Any]
@@ -175,8 +179,23 @@ def _check_facts(found: Manifest) -> None:
         raise _damaged(f"{type(error).__name__}: {error}") from error
     if not all(isinstance(one, str) for one in [*told, *paths]):
         raise _damaged("it has other things where names belong")
+    run = found.facts.get("run", {"env": {}, "imports": []})
+    if not isinstance(run, dict) or not _is_env(run.get("env")) or not _are_modules(run.get("imports")):
+        raise _damaged("what it says of how the wheels run isn't names and texts of one line")
     if stray := [path for path in paths if path not in found.files]:
         raise _damaged(f"it has a wheel {stray[0]!r} that isn't among its files")
+
+
+def _is_env(value: object) -> bool:
+    """Whether it can be variables, each on one line: they go into files of images."""
+    return isinstance(value, dict) and all(
+        isinstance(text, str) and _VARIABLE.fullmatch(name) and not _CONTROL.search(text)
+        for name, text in value.items()
+    )
+
+
+def _are_modules(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and _MODULE.fullmatch(name) for name in value)
 
 
 _KNOWN = frozenset(["format", "kind", "target", "files", "wheels", "delta"])

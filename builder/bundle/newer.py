@@ -10,13 +10,12 @@ from builder.source import simple
 from builder.wheel.read import normalised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from builder.bundle.resolve import Piece
-    from builder.config import Config
     from builder.source import Sources
 
-__all__ = ["makers", "notes"]
+__all__ = ["notes"]
 
 
 def notes(requirements: Sequence[str], found: Mapping[str, Piece], sources: Sources) -> Iterator[str]:
@@ -46,16 +45,3 @@ def notes(requirements: Sequence[str], found: Mapping[str, Piece], sources: Sour
 
 def _make(name: str) -> str:
     return f"spark-build recipes new {name}"
-
-
-def makers(project: str, config: Config) -> Iterable[str]:
-    """Return the recipes that make a wheel of `project`."""
-    from builder.recipe import find, load  # noqa: PLC0415
-
-    folders = find.folders(config.recipe_layers)
-    found = []
-    for name in find.names(folders):
-        with contextlib.suppress(SparkError):
-            outputs = load.load(name, folders).recipe.output
-            found += [name] if any(normalised(one.name) == normalised(project) for one in outputs) else []
-    return found

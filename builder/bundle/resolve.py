@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from builder import proc
-from builder.bundle import companions
 from builder.errors import CheckRefused, HostError, SourceError, UsageError
+from builder.recipe.interpolate import expand
 from builder.values import dataclass
+from builder.wheel.read import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from builder.bundle.companions import Known
     from builder.bundle.target import Target
     from builder.errors import SparkError
 
-__all__ = ["Asked", "Closure", "Older", "Piece", "exact", "resolve"]
+__all__ = ["Asked", "Closure", "Older", "Piece", "Unavailable", "exact", "resolve"]
 
 #: Variables of uv that say where packages come from and how they are reached. Others change what the answer is.
 _UV = re.compile(
@@ -41,7 +43,8 @@ class Asked:
     """What was asked for.
 
     `requirements` are PEP 508 texts, `overrides` those of our wheels that others pin another version of. `ours` is the URL
-    of an index that is asked first, and alone for every name that it has. `words` ask for the same again.
+    of an index that is asked first, and alone for every name that it has. `words` ask for the same again. `known` says what
+    no metadata does.
     """
 
     requirements: tuple[str, ...]
@@ -49,6 +52,7 @@ class Asked:
     overrides: tuple[str, ...] = ()
     ours: str | None = None
     words: tuple[str, ...] = ()
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,12 @@ class Closure:
     tools: tuple[Piece, ...]
     older: tuple[Older, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class Unavailable(SourceError):
+    """No index has a wheel of `project` for the target."""
+
+    project = ""
 
 
 class _Conflict(Exception):
@@ -262,13 +272,14 @@ def _reason(text: str) -> str:
 def _accompanied(uv: _Uv, found: dict[str, Piece], asked: Asked) -> tuple[dict[str, Piece], tuple[str, ...]]:
     """Return the closure with the companions that an index has, and a note for each that none has."""
     requirements, notes = list(asked.requirements), []
-    for one in companions.companions(found):
-        wanted = f"{one.name}=={found[one.of].version}"
+    for one in asked.known.companions(found) if asked.known else ():
+        of = found[normalised(one.of)]
+        wanted = f"{one.name}=={of.version}"
         # Alone first: that is quick, and mostly the answer is no.
         more = _attempt(uv, [*requirements, wanted]) if _attempt(uv, [wanted], "--no-deps") else None
         if more is None:
-            run = one.run.format(version=found[one.of].version.partition("+")[0])
-            notes.append(f"{one.of} {found[one.of].version} comes without {one.name}: {one.why}; {run}")
+            run = expand(one.run, {"version": of.version.partition("+")[0]}) if one.run else ""
+            notes.append(f"{of.project} {of.version} comes without {one.name}: {one.why}{run and f'; {run}'}")
         else:
             found = more
             requirements.append(wanted)
@@ -305,9 +316,9 @@ def _retold(text: str, asked: Asked) -> SparkError:
     )
 
 
-def _unavailable(name: str, cause: str, asked: Asked) -> SourceError:
+def _unavailable(name: str, cause: str, asked: Asked) -> Unavailable:
     platform = asked.target.platform
-    return SourceError(
+    error = Unavailable(
         "wheel-unavailable",
         f"{name} has no wheel for {platform}, cp{asked.target.python.replace('.', '')}",
         cause=cause,
@@ -315,3 +326,5 @@ def _unavailable(name: str, cause: str, asked: Asked) -> SourceError:
         + (f"; --public {name} passes over the wheelhouse's own" if asked.ours else ""),
         run=(f"spark-build recipes new {name}", f"pip wheel --no-deps {name} && spark-build wheels add {name}-*.whl"),
     )
+    error.project = normalised(name)
+    return error

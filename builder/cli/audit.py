@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     more = parser.add_argument_group("what else is looked at")
     more.add_argument("--env", metavar="DIR", help="an environment, instead of wheels: all that is installed in it")
+    more.add_argument("--ours", action="store_true", help="with --env: refuse for our own wheels only; others are told")
     more.add_argument("--cross-check", action="store_true", help="ask cuobjdump for its opinion on the device code")
     more.add_argument(
         "--signers",
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     if args.json:
         rows = [{**one.as_json(), "path": str(one.contents.where)} for one in reports]
         app.print_json({"target": str(target), "reports": rows})
-        return CheckRefused.exit_code if any(one.refused for one in reports) else 0
+        return CheckRefused.exit_code if any(one.refused for one in _counted(reports, args)) else 0
     looks, width = style.of(app.stdout, app.env, args.color), style.columns(app.stdout)
     listed = reports
     if args.env:
@@ -109,8 +110,16 @@ def run(args: argparse.Namespace, app: App) -> int:
         for line in [*([""] if number else []), *shown.lines(report, style=looks, width=width, every=args.all)]:
             app.print(looks.fit(line))
     app.stdout.flush()
-    _refuse(reports, args)
+    others = [one.contents.project for one in reports if one.refused and args.ours and one.contents.inputs is None]
+    if others:
+        app.stderr.write(f"not ours, so only told: {', '.join(others)}\n")
+    _refuse(_counted(reports, args), args)
     return 0
+
+
+def _counted(reports: Sequence[Report], args: argparse.Namespace) -> list[Report]:
+    """Return the reports that decide: with ``--ours``, on what spark-build made, which has its inputs in it."""
+    return [one for one in reports if one.contents.inputs is not None or not args.ours]
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -126,6 +135,8 @@ def _check(args: argparse.Namespace) -> None:
     ]
     if args.env and asked:
         raise UsageError("usage", f"--env doesn't go together with {asked[0]}", help="audit them one after the other")
+    if args.ours and not args.env:
+        raise UsageError("usage", "--ours is about an environment", run=("spark-build audit --env .venv --ours",))
     if args.gpu and not args.run:
         raise UsageError("usage", "--gpu says how to --run", run=(_again(args).replace(" --gpu", " --run --gpu", 1),))
 
@@ -223,5 +234,5 @@ def _again(args: argparse.Namespace) -> str:
         words += [f"--{name}", value] if value and not (name == "target" and value == judged.TARGET) else []
     words += [word for name in args.recipe for word in ("--recipe", name)]
     words += ["--beside", *args.beside] if args.beside else []
-    words += [f"--{name.replace('_', '-')}" for name in ("cross_check", "run", "gpu") if getattr(args, name)]
+    words += [f"--{name.replace('_', '-')}" for name in ("ours", "cross_check", "run", "gpu") if getattr(args, name)]
     return shlex.join([*words, *(f"--accept={word}" for word in args.accept)])

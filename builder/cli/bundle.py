@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from builder.pipeline.world import World
     from builder.source import Sources
 
+__all__ = ["asked", "fetching", "warn", "writing"]
+
 EXAMPLES = """\
 examples:
   spark-build bundle export stick/vllm vllm --dry-run          how many files, how many bytes; nothing is fetched
@@ -45,7 +47,8 @@ examples:
 
 The wheelhouse is asked first, and alone for every name that it has: a bundle never holds somebody else's wheel of that
 name. The answer has to be the newest that has a wheel for the target; where something holds it back, that is told, and
-nothing is written (exit code 5) without --allow-older.
+nothing is written (exit code 5) without --allow-older. What no index has a wheel of is built first, where a recipe makes it
+and this machine is of the target's kind.
 
 Stopped or killed, the same command goes on where it was; no finished file is fetched again."""
 
@@ -131,26 +134,33 @@ def run(args: argparse.Namespace, app: App) -> int:
 def _export(args: argparse.Namespace, app: App) -> int:
     """Write a bundle and print its folder, or its parts."""
     from builder import signature  # noqa: PLC0415
-    from builder.bundle import export, layout, target  # noqa: PLC0415
+    from builder.bundle import export, layout, making, target  # noqa: PLC0415
+    from builder.cli.recipe import build_one  # noqa: PLC0415
 
     wanted = target.parse(args.platform, args.target_python)
     size = _size(args.split)
     dest = (app.cwd / args.folder).resolve()  # its last part names the parts: of `..` it has to be known
     with opened(args, app) as world:
         sign = signature.signer(world.config.signing_key, env=app.env)
-        channel, names = _asked(args, app, world)
+        channel, names = asked(args, app, world)
         app.stderr.write(f"resolving for {wanted.platform}, Python {wanted.python}\n")
-        planned = export.plan(
-            names,
-            wanted,
-            world,
-            channel=channel,
-            public=args.public,
-            words=("spark-build", *world.words),
-            allow_older=args.allow_older,
-            since=app.cwd / args.since if args.since else None,
-            with_sources=args.with_sources,
-        )
+
+        def plan() -> Planned:
+            return export.plan(
+                names,
+                wanted,
+                world,
+                channel=channel,
+                public=args.public,
+                words=("spark-build", *world.words),
+                allow_older=args.allow_older,
+                since=app.cwd / args.since if args.since else None,
+                with_sources=args.with_sources,
+            )
+
+        # Another channel lists what was promoted to it, and nothing else.
+        builds = build_one if channel == "local" and not args.dry_run else None
+        planned = making.planned(plan, wanted, world, build=builds)
         if not planned.closure.pieces:
             raise UsageError(
                 "nothing-asked",
@@ -159,14 +169,14 @@ def _export(args: argparse.Namespace, app: App) -> int:
                 run=(f"spark-build bundle export {shlex.quote(args.folder)} vllm",),
             )
         sources = world.sources(offline=False, recipe="NAME")
-        _tell(planned, app)
+        warn(planned, app)
         if args.dry_run:
             return _show_plan(export.sized(planned, sources), sources, app)
         if not size:
             layout.claim(dest)  # before hours of downloading
-        with _progress(app) as tell:
+        with fetching(app) as tell:
             progress = export.bring(planned, sources, jobs=max(1, args.jobs), tell=tell)
-        with _writing(app) as write:
+        with writing(app) as write:
             if size:
                 return _show(*_cut(planned, dest, size, sources, sign=sign, progress=progress), app)
             made = export.make(planned, dest, sources, sign=sign, progress=progress, tell=write)
@@ -202,7 +212,7 @@ def _size(text: str | None) -> int:
         raise UsageError("part-size", str(error), run=("spark-build bundle export DIR NAME --split 4GiB",)) from error
 
 
-def _asked(args: argparse.Namespace, app: App, world: World) -> tuple[str, tuple[str, ...]]:
+def asked(args: argparse.Namespace, app: App, world: World) -> tuple[str, tuple[str, ...]]:
     """Return the channel and the requirements that the command line means."""
     from builder.bundle import ours  # noqa: PLC0415
 
@@ -258,7 +268,8 @@ def _names(lines: list[str], where: str) -> list[str]:
     return lines
 
 
-def _tell(planned: Planned, app: App) -> None:
+def warn(planned: Planned, app: App) -> None:
+    """Tell on stderr what is older than the newest, and what else somebody should know."""
     for one in planned.closure.older:
         app.stderr.write(f"warning: {one.project} {one.version}, not {one.newest}: {one.why}\n")
     for note in planned.closure.notes:
@@ -301,7 +312,8 @@ def _show_plan(planned: Planned, sources: Sources, app: App) -> int:
 
 
 @contextlib.contextmanager
-def _progress(app: App) -> Iterator[Callable[[Progress], None]]:
+def fetching(app: App) -> Iterator[Callable[[Progress], None]]:
+    """Give what is told how far the downloads are."""
     from builder.recipe.units import show_bytes, show_seconds  # noqa: PLC0415
     from builder.ui import audit as shown  # noqa: PLC0415
 
@@ -319,7 +331,8 @@ def _progress(app: App) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextlib.contextmanager
-def _writing(app: App) -> Iterator[Callable[[int, int], None]]:
+def writing(app: App) -> Iterator[Callable[[int, int], None]]:
+    """Give what is told how many bytes of a bundle are in place, of how many."""
     from builder.recipe.units import show_bytes  # noqa: PLC0415
     from builder.ui import audit as shown  # noqa: PLC0415
 

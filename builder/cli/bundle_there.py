@@ -118,6 +118,11 @@ def install(args: argparse.Namespace, app: App) -> int:
     try:
         python = installer.install(found.path, found.document, venv=venv, python=args.python, uv=_uv())
     except installer.Refused as error:
+        if error.code == CheckRefused.exit_code:
+            help_ = "something else writes to it: copy it to a disk of your own, and install it from there"
+            raise CheckRefused(
+                "bundle-wrong", str(error), help=help_, run=(shlex.join(["cp", "-r", args.bundle, "DIR"]),)
+            ) from error
         raise HostError("not-installed", str(error), run=("spark-build doctor",)) from error
     if args.json:
         app.print_json({"installed": {"python": python, "wheels": [dict(one) for one in found.manifest.wheels]}})

@@ -27,8 +27,9 @@ unfinished ones that nobody resumed for so long, and logs beyond those of the ne
 Never: what a running build uses, the newest wheel of an output, a wheel that a channel other than `local`
 names or would name after its next rollback, or one that was built elsewhere. Scratch and sources of the last
 day stay whatever --older-than says: a run may be at them. uv's cache goes as a whole, when no uv runs and
-nothing came in for so long; a cache that UV_CACHE_DIR names is yours: `uv cache prune`. Files with other names
-than spark-build's are never touched."""
+nothing came in for so long; a cache that UV_CACHE_DIR names is yours: `uv cache prune`. Of the server's folders,
+uploads that nobody sends any more go as scratch, and of the objects that it keeps for compilers those that nobody
+asked for so long, with --sources. Files with other names than spark-build's are never touched."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than", default="30d", metavar="AGE", help="for trees, wheels, sources: unused so long (30d)"
     )
     parser.add_argument("--wheels", action="store_true", help="superseded wheels, too: only a build brings them back")
-    parser.add_argument("--sources", action="store_true", help="archives, git mirrors and uv's cache, too")
+    parser.add_argument("--sources", action="store_true", help="archives, git mirrors and caches, too")
     parser.add_argument("--wheelhouse", metavar="DIR", help="where wheels are kept")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -132,7 +133,7 @@ def _print(decisions: Sequence[Decision], args: argparse.Namespace, app: App) ->
         if not mine:
             continue
         app.print(f"{show_bytes(gc.total(mine)):>9}  {len(mine)} {what}")
-        if kind in {"tree", "wheel", *gc.SOURCES}:
+        if kind in {"tree", "wheel", *gc.SOURCES} - {"object"}:  # of those there are thousands
             for one in mine:
                 app.print(f"{show_bytes(one.candidate.size):>13}  {one.candidate.path} ({one.why})")
     app.print(f"{show_bytes(gc.total(decisions)):>9}  {'would be freed' if args.dry_run else 'freed'}")

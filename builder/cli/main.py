@@ -49,6 +49,7 @@ COMMANDS: dict[str, str] = {
     "audit": "what a wheel really holds, and whether it runs on the target",
     "rebuild": "build a stored wheel again and compare the bits",
     "index": "serve the wheelhouse to pip and uv, or write it as files; what its clients are told",
+    "image": "the image that serves: from pinned wheels, without a network, checked",
     "bundle": "carry a stack and all that it needs to where no network is",
     "log": "what a build printed",
     "attach": "follow a build that runs",
@@ -57,7 +58,7 @@ COMMANDS: dict[str, str] = {
     "rerun": "run the step that failed once more, with all that it prints",
     "history": "past builds",
     "gc": "free space by policy",
-    "doctor": "this machine: what's wrong and the command that mends it",
+    "doctor": "this machine, an environment, an image or a log: what's wrong and what mends it",
     "completion": "completion for your shell",
 }
 

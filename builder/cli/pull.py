@@ -67,7 +67,13 @@ def run(args: argparse.Namespace, app: App) -> int:
         channel.check(args.into)
     server = team.server(args.source, app, option="--from")
     offers = _wanted(args, server)
-    with opened(app, create=True) as house:
+
+    def tell(holder: str) -> None:
+        app.stderr.write(f"waiting for another pull: {holder}\n")
+        app.stderr.flush()
+
+    # Two at once would write to the same parts, and take each other's files away.
+    with opened(app, create=True) as house, house.build_lock(PREFIX, on_wait=tell):
         shared.require_welcome(house, offers)
         there = {wheel.sha256: wheel for wheel in house.list_wheels(include_unpublished=True) if _is_good(house, wheel)}
         lacking = [offer for offer in offers if offer.sha256 not in there]

@@ -1,7 +1,7 @@
-"""docs/cli.md, generated from the argument parsers; and the one command that writes every generated page.
+"""docs/cli.md, generated from the argument parsers; and the one command that writes every generated file.
 
-``python -m builder.cli.reference`` rewrites docs/cli.md, docs/failures.md, docs/findings.md, docs/recipe-reference.md and
-docs/recipe.schema.json of a source checkout.
+``python -m builder.cli.reference`` rewrites docs/cli.md, docs/failures.md, docs/findings.md, docs/recipe-reference.md,
+docs/recipe.schema.json and Dockerfile.builder of a source checkout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from builder.cli.main import COMMANDS, build_parser
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["children", "page", "pages"]
+__all__ = ["children", "files", "page", "pages"]
 
 _HEAD = """\
 # Command line
@@ -55,6 +55,13 @@ def pages() -> dict[str, str]:
         "recipe-reference.md": reference.page(),
         "recipe.schema.json": reference.schema_text(),
     }
+
+
+def files() -> dict[str, str]:
+    """Return every generated file by its path in a source checkout."""
+    from builder.image import builder_file  # noqa: PLC0415  # as above
+
+    return {f"docs/{name}": text for name, text in pages().items()} | {builder_file.FILE: builder_file.text()}
 
 
 def page() -> str:
@@ -122,7 +129,7 @@ def _meaning(action: argparse.Action) -> str:
 
 
 if __name__ == "__main__":
-    docs = Path(__file__).resolve().parents[2] / "docs"
-    for file, text in pages().items():
-        (docs / file).write_text(text, encoding="utf-8")
-        sys.stdout.write(f"docs/{file}\n")
+    root = Path(__file__).resolve().parents[2]
+    for file, text in files().items():
+        (root / file).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{file}\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from builder.cli.app import App
     from builder.server.settings import Settings
@@ -16,6 +17,7 @@ EXAMPLES = """\
 examples:
   spark-build index serve                                         for this machine, on port 8377
   spark-build index token new ci --scope publish                  who may publish
+  mkdir /srv/wheels && spark-build index serve --wheelhouse /srv/wheels   a new wheelhouse, nothing in it yet
   spark-build index serve --bind 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --open-reads
   uv pip install --default-index http://127.0.0.1:8377/simple/ triton"""
 
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     from builder.server import run  # noqa: PLC0415  # aiohttp takes a quarter of a second
 
     settings = _settings(args, app)
+    new = _is_new(settings.root)
     if not run.is_loopback(settings.bind) and settings.tls_cert is None:
         _tell(
             app,
@@ -70,12 +73,34 @@ def run(args: argparse.Namespace, app: App) -> int:
         else:
             app.print(url)
         app.stdout.flush()
+        if new:
+            _tell(app, f"made a new wheelhouse at {settings.root}: it holds nothing yet")
         _tell(app, f"serving {settings.root} at {url}simple/ (Ctrl-C stops)")
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)  # a server's garbage is small, and shall stay so
 
     return run.serve(settings, clock=app.clock, announce=announce, notify_socket=app.env.get("NOTIFY_SOCKET", ""))
+
+
+def _is_new(root: Path) -> bool:
+    """Whether the folder becomes a wheelhouse now. Raises UsageError ``wheelhouse-missing`` where there is no folder.
+
+    A mistyped name would be an index without packages, which clients believe: they then look elsewhere, or say "not found".
+    """
+    import shlex  # noqa: PLC0415
+
+    from builder.errors import UsageError  # noqa: PLC0415
+
+    if root.is_dir():
+        return not (root / "catalog.sqlite3").exists()
+    place = shlex.quote(str(root))
+    raise UsageError(
+        "wheelhouse-missing",
+        f"there is no wheelhouse at {root}",
+        help="a build makes one, and so does serving an empty folder; --wheelhouse names another place",
+        run=(f"mkdir -p {place}", f"spark-build index serve --wheelhouse {place}"),
+    )
 
 
 def _tell(app: App, text: str) -> None:

@@ -18,14 +18,14 @@ from builder.recipe.units import show_bytes
 from builder.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.events import UnitEnded
     from builder.executor.failures import Failure
     from builder.stages import Nested
 
-__all__ = ["Diagnosis", "UnitFacts", "diagnose", "failed", "failed_unit", "failing_step"]
+__all__ = ["UNKNOWN", "Diagnosis", "UnitFacts", "diagnose", "failed", "failed_unit", "failing_step", "filled"]
 
 #: ninja names what could not be made, newer ones with the exit code; make names the target.
 _FAILED = re.compile(r"^FAILED: (?:\[code=(?P<code>-?\d+)\] )?(?P<objects>\S.*)$")
@@ -37,6 +37,10 @@ _SOURCE = re.compile(r"^(?P<file>[^\s:(][^:(]*?\.\w+)(?::\d+(?::\d+)?: (?:fatal 
 _CODE = re.compile(r"non-zero exit status (-?\d+)|exited with (?:code )?(-?\d+)|\bexit (?:code|status):? (-?\d+)")
 #: Exit codes of a process that SIGKILL or SIGTERM ended: a shell's, Python's, and the bare number that CMake passes on.
 _MEMORY_CODES = frozenset({137, 143, -9, -15, 9})
+
+
+#: What stands in a command for what nobody told.
+UNKNOWN = {"recipe": "NAME", "ref": "REF", "python": "PYTHON", "torch": "torch==VERSION"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +180,7 @@ def diagnose(
         if one.applies(recipe, phase) and all(facts[need] for need in one.needs)
         if (elsewhere := _elsewhere(one, text)) is not None
     ]
-    places = {"recipe": recipe, "ref": ref}
+    places = {**UNKNOWN, "recipe": recipe, "ref": ref}
     for shown, whole in ((_unwrapped(block), False), (list(step.lines), False), (_unwrapped(text), True)):
         if whole and settled:
             break
@@ -186,7 +190,7 @@ def diagnose(
                 return found
     # Only after the log said nothing: a signal alone is the weakest of signs.
     silent = next((one for one, _ in able if not one.signature), None)
-    return _filled(silent, places, "") if silent and not settled else None
+    return filled(silent, places, "") if silent and not settled else None
 
 
 def _elsewhere(one: Failure, lines: Sequence[str]) -> dict[str, str] | None:
@@ -226,11 +230,12 @@ def _match(one: Failure, lines: Sequence[str], places: dict[str, str]) -> Diagno
                 if package is None:
                     continue
                 named["package"] = package
-            return _filled(one, named, line)
+            return filled(one, named, line)
     return None
 
 
-def _filled(one: Failure, named: dict[str, str], line: str) -> Diagnosis:
+def filled(one: Failure, named: Mapping[str, str], line: str) -> Diagnosis:
+    """Return what an entry says once its places are `named`; `line` is where it was found."""
     return Diagnosis(
         id=one.id,
         summary=one.summary.format_map(named).rstrip(),

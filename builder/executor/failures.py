@@ -25,8 +25,9 @@ CATALOGUE = Path(__file__).with_name("failures.toml")
 #: What has to be so besides the text: a process ended by a signal that memory kills use; a unit that had company.
 Need = Literal["killed", "crowded"]
 
-#: What texts may name besides the groups of the signature: the recipe, the build's reference, the package of `packages`.
-PLACES = frozenset({"recipe", "ref"})
+#: What texts may name besides the groups of the signature and the package of `packages`: the recipe, the build's reference;
+#: of an environment its interpreter, and the torch that it should have (``torch==2.14.0``).
+PLACES = frozenset({"recipe", "ref", "python", "torch"})
 _PHASES = frozenset({*get_args(PhaseName), "use"})
 _NEEDS = frozenset(get_args(Need))
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -43,10 +44,10 @@ class Failure:
     """One known failure.
 
     Any of `signature` is found in a line; it is empty when `needs` says enough. All of `log` are found anywhere in the log.
-    `summary`, `cause`, `fix` and `run` may name the groups of both in braces. `recipes` and `phases` say where it applies
-    (everywhere when empty); the phase ``use`` is the time after the build. `packages` maps what the group ``header`` found
-    to what installs it, as ``{package}``, and an entry with it matches only those. With `memory`, what the unit took is
-    told. Without `tail`, the failing step has to say it.
+    `summary`, `cause`, `fix` and `run` may name the groups of both in braces. `recipes` and `phases` say where it applies.
+    The phase ``use`` is the time after the build; an entry without phases applies in all others. `packages` maps what the
+    group ``header`` found to what installs it, as ``{package}``, and an entry with it matches only those. With `memory`,
+    what the unit took is told. Without `tail`, the failing step has to say it.
     """
 
     id: str
@@ -65,7 +66,8 @@ class Failure:
 
     def applies(self, recipe: str, phase: str) -> bool:
         """Whether it is known to happen to this recipe in this phase; an empty phase means any."""
-        return (not self.recipes or recipe in self.recipes) and (not self.phases or phase in {"", *self.phases})
+        fits = phase in {"", *self.phases} if self.phases else phase != "use"
+        return fits and (not self.recipes or recipe in self.recipes)
 
 
 @cache
@@ -169,6 +171,9 @@ _HEAD = """\
 
 When a build fails, its log is compared with these, in this order: first the first error, then the failing step, then the
 rest. `error[NAME]` on the screen is the name below. Texts in braces are filled in from the log.
+
+Those of use, at the end, are what `spark-build doctor --log`, `--env` and `--image` look for, in what a server printed and
+in an environment: [what is wrong with an environment](images.md#what-is-wrong-with-an-environment).
 """
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from builder.recipe.model import System
     from builder.stages import Host, Tool
 
-__all__ = ["GCC_ELSEWHERE", "Lack", "check", "distribution", "fits", "gcc_command", "require"]
+__all__ = ["GCC_ELSEWHERE", "Lack", "check", "distribution", "fits", "gcc_command", "package", "require"]
 
 
 #: What is left to do on a distribution without a package of a newer g++.
@@ -59,7 +59,7 @@ def check(system: System, host: Host, *, distro: str | None = None) -> tuple[Lac
         _ranged("rustc", tools.get("rustc"), system.rust, "curl https://sh.rustup.rs -sSf | sh"),
     ]
     lacks += [
-        Lack(name=name, found="none on PATH", wanted="any", run=f"sudo apt install {_PACKAGES.get(name, name)}")
+        Lack(name=name, found="none on PATH", wanted="any", run=f"sudo apt install {package(name)}")
         for name in system.tools
         if name not in tools and name != "clang"
     ]
@@ -72,6 +72,11 @@ def check(system: System, host: Host, *, distro: str | None = None) -> tuple[Lac
     if system.headers and not host.interpreter.headers:
         lacks.append(headers_lack(host))
     return tuple(lack for lack in lacks if lack is not None)
+
+
+def package(program: str) -> str:
+    """Return the Debian package that has `program`."""
+    return _PACKAGES.get(program, program)
 
 
 def require(system: System, host: Host, *, distro: str | None = None) -> None:

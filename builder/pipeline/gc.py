@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASIDE",
+    "BUSY_S",
     "KINDS",
     "Candidate",
     "Decision",
@@ -34,7 +35,7 @@ __all__ = [
     "total",
 ]
 
-Kind = Literal["scratch", "tree", "log", "wheel", "archive", "mirror", "cache"]
+Kind = Literal["scratch", "tree", "log", "wheel", "archive", "mirror", "cache", "object"]
 
 #: In the order in which they are shown, with what they are.
 KINDS: dict[Kind, str] = {
@@ -45,10 +46,11 @@ KINDS: dict[Kind, str] = {
     "archive": "source archives, and crates",
     "mirror": "git mirrors",
     "cache": "caches: uv's of packages, ccache's of compiled objects",
+    "object": "compiled objects that the server keeps for a team",
 }
 
-#: What can be fetched again.
-SOURCES = frozenset[Kind](["archive", "mirror", "cache"])
+#: What can be fetched again, or compiled.
+SOURCES = frozenset[Kind](["archive", "mirror", "cache", "object"])
 
 ASIDE = ".gc-"
 
@@ -189,6 +191,8 @@ def _remove(one: Candidate, root: Path, remove_wheel: Callable[[Path], object]) 
                 if not mine or last_used(one.path) > one.used:
                     return False
                 _discard(one.path, one.path.parent)
+        case "scratch" | "object" if last_used(one.path) > one.used:  # somebody sends the rest of it, or asked for it
+            return False
         case _:
             _discard(one.path, one.path.parent)
     return True

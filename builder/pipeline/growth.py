@@ -8,11 +8,12 @@ import json
 import os
 import re
 import stat
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.pipeline import builds
-from builder.pipeline.gc import ASIDE, Candidate, last_used, lock_of
+from builder.pipeline.gc import ASIDE, BUSY_S, Candidate, last_used, lock_of
 from builder.values import replace
 from builder.wheel.read import parse_name
 from builder.wheelhouse import channel, locks
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
     from pathlib import Path
 
+    from builder.pipeline.gc import Kind
     from builder.wheelhouse import Wheelhouse
 
 __all__ = ["collect", "wheels"]
@@ -38,6 +40,10 @@ _ASIDE = re.compile(rf"{re.escape(ASIDE)}[0-9a-f]{{16}}")
 _REBUILD = re.compile(r"\.rebuild-[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]+")
 _CACHES = re.compile(r"uv|ccache")
+_CONTEXT = re.compile(r"\.image-\w+")
+_TWO = re.compile(r"[0-9a-z]{2}")
+_VALUE = re.compile(r"[0-9a-z]{14,126}")
+_TORN = re.compile(r"\.[0-9a-f]{24}")
 
 
 def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[Candidate, ...]:
@@ -50,6 +56,9 @@ def collect(root: Path, *, sources: Path, stored: Container[str] = ()) -> tuple[
     kept = [*(one.path for one in trees), *(path for one in again for path in _folders(one.path, _SHA256))]
     return (
         *_scratch(root, sources),
+        *_contexts(sources),
+        *_uploads(root / "uploads"),
+        *_objects(root / "ccache"),
         *trees,
         *again,
         *_logs(root),
@@ -96,6 +105,45 @@ def _scratch(root: Path, sources: Path) -> Iterator[Candidate]:
     for folder in (root / "builds", *places):
         for path in _folders(folder, _ASIDE):  # a gc was killed after its decision
             yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path), finished=True)
+
+
+def _contexts(sources: Path) -> Iterator[Candidate]:
+    """Yield the folders that images are built from; whoever builds one holds its folder. See `builder.image.context`."""
+    for path in _folders(sources, _CONTEXT):
+        held = "an image is built from it" if locks.is_claimed(path) else ""
+        yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path), in_use=held)
+
+
+def _uploads(uploads: Path) -> Iterator[Candidate]:
+    """Yield what the server takes in: uploads, and wheels that are sent in pieces. See `builder.server.incoming`.
+
+    Who is at an upload holds its folder. That is looked at only where it matters: looking holds it, too, for a moment.
+    """
+    staged = _folders(uploads / "staging", _SHA256)
+    for path in (*_folders(uploads, _KEY), *staged):
+        used = last_used(path)
+        held = path not in staged and time.time() - used > BUSY_S and locks.is_claimed(path)
+        yield Candidate(kind="scratch", path=path, size=_size(path), used=used, in_use="is being sent" if held else "")
+    for path in (*_folders(uploads, _ASIDE), *_folders(uploads / "staging", _ASIDE)):
+        yield Candidate(kind="scratch", path=path, size=_size(path), used=last_used(path), finished=True)
+
+
+def _objects(store: Path) -> Iterator[Candidate]:
+    """Yield what the server keeps for compile caches, with the time of the last use; see `builder.server.ccache`."""
+    for folder in _folders(store, _TWO):
+        yield from _files(folder, _VALUE, "object")
+    yield from _files(store, _TORN, "scratch")
+
+
+def _files(folder: Path, names: re.Pattern[str], kind: Kind) -> Iterator[Candidate]:
+    """Yield the real files in `folder` whose names are ours; there may be 100,000 of them."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # the server drops some, too
+                if names.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    found = entry.stat(follow_symlinks=False)
+                    path, size = folder / entry.name, found.st_blocks * 512
+                    yield Candidate(kind=kind, path=path, size=size, used=found.st_mtime)
 
 
 def _folders(folder: Path, names: re.Pattern[str]) -> list[Path]:

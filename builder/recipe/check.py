@@ -16,9 +16,9 @@ from builder.recipe.model import INTERPOLATED
 from builder.recipe.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from builder.recipe.model import Build, Recipe, Resources, Version
+    from builder.recipe.model import Build, Image, Recipe, Resources, Version
 
 __all__ = ["check"]
 
@@ -45,6 +45,7 @@ def check(recipe: Recipe, name: str) -> Iterator[Mistake]:
     yield from _build(recipe.build)
     yield from _version(recipe.version)
     yield from _resources(recipe.resources)
+    yield from _image(recipe.image, [output.name for _number, output in texts.each(recipe.output)])
     for key in ("cuda", "gcc", "clang", "rust"):
         yield from texts.version_range(getattr(recipe.system, key, None), f"system.{key}")
     for table in ("output", "patch", "arch_map"):
@@ -174,6 +175,29 @@ def _resources(resources: Resources | None) -> Iterator[Mistake]:
         yield from texts.unit(parse_seconds, getattr(resources, key), f"resources.{key.replace('_', '-')}")
     if resources.jobs is not None and resources.jobs < 1:
         yield Mistake(path="resources.jobs", text=f"is {resources.jobs}, wanted at least 1")
+
+
+def _image(image: Image | None, outputs: Sequence[str | None]) -> Iterator[Mistake]:
+    if image is None:
+        return
+    for number, part in texts.each(image.cuda):
+        yield from texts.word(part, f"image.cuda[{number}]")
+    for key, value in (image.env or {}).items():
+        yield from texts.variable(key, f"image.env.{key}")
+        yield from texts.line(value, f"image.env.{key}")
+        yield from texts.names(value, (), f"image.env.{key}")
+    for number, module in texts.each(image.imports):
+        if not texts.MODULE.fullmatch(module):
+            yield Mistake(path=f"image.imports[{number}]", text=f"`{module}` is no module's name")
+    for number, one in texts.each(image.companions):
+        path = f"image.companions[{number}]"
+        if one.of not in {None, *outputs}:
+            yield Mistake(path=f"{path}.of", text=f"`{one.of}` is no output of this recipe")
+        yield from texts.project(one.name, f"{path}.name")
+        yield from texts.said(one.why, f"{path}.why")
+        yield from texts.names(one.run, ("version",), f"{path}.run")
+        for key in ("why", "run"):
+            yield from texts.line(getattr(one, key), f"{path}.{key}")
 
 
 def _is_line(text: str, *, command: bool) -> bool:

@@ -164,7 +164,8 @@ def wanted_text(wanted: Any) -> str:  # noqa: ANN401
         return " or ".join(wanted_text(choice) for choice in args if choice is not type(None))
     if origin is tuple:
         item = wanted_text(args[0])
-        return "an array of tables" if item == "a table" else f"an array of {item.removeprefix('a ')}s"
+        words = typing.get_origin(args[0]) is Literal
+        return f"an array of {item}" if words else f"an array of {item.removeprefix('a ')}s"
     if origin is collections.abc.Mapping:
         return "a table"
     return {str: "a string", int: "an integer", bool: "true or false"}.get(wanted, str(wanted))

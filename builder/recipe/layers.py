@@ -22,7 +22,7 @@ __all__ = ["NAMED", "UNVARIED", "Layer", "Origin", "assign", "merge", "merge_var
 NAMED = {"output": "name", "patch": "id", "source": "kind", "check": "id", "fetch": "id", "variant": "id"}
 
 #: Arrays of tables without names: a later layer's entries come behind, and the last that matches counts. So do layouts.
-_GROWING = frozenset({"arch-map", "resources.classes"})
+_GROWING = frozenset({"arch-map", "resources.classes", "image.companions"})
 
 #: Keys of a recipe that no variant can change: the loader tells it where one says so.
 UNVARIED = ("schema", "name", "variant")

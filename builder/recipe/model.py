@@ -1,8 +1,8 @@
 """What a recipe may say, as types. The loader, the JSON schema and the reference page are all made from this file.
 
 Each field carries its documentation in `doc(...)`; its type annotation is the rule that the loader enforces. Keys in TOML
-are the field names with ``-`` for ``_``. Tables are classed: `about`, `resources` and `check` never change a wheel's bytes
-and stay out of the fingerprint; all else is in (see `builder.inputs`).
+are the field names with ``-`` for ``_``. Tables are classed: `about`, `resources`, `image` and `check` never change a
+wheel's bytes and stay out of the fingerprint; all else is in (see `builder.inputs`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from builder.recipe.condition import Condition, FileCondition, doc
 from builder.recipe.nested import FETCH_NAMES, Fetch, Layout, Reading
-from builder.recipe.outside import OUTSIDE, About, Advice, Check, MemoryClass, Resources
+from builder.recipe.outside import OUTSIDE, About, Advice, Check, Companion, Image, MemoryClass, Resources
 from builder.values import dataclass
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ __all__ = [
     "ArchRule",
     "Build",
     "Check",
+    "Companion",
     "Condition",
     "Fetch",
     "FileCondition",
+    "Image",
     "Layout",
     "MemoryClass",
     "Output",
@@ -289,6 +291,7 @@ class Recipe:
         "recipes whose wheels this build needs; their fingerprints count", default=(), example='builds-on = ["triton"]'
     )
     resources: Resources = doc("hints", default=Resources(), example="[resources]")
+    image: Image = doc("what images hold, and what it wants where it runs", default=Image(), example="[image]")
     check: tuple[Check, ...] = doc("what is looked at afterwards", default=(), example="[[check]]")
 
 

@@ -1,16 +1,22 @@
-"""Tables of a recipe that never change a wheel's bytes: what people read, what the machine is asked for, what is checked."""
+"""Tables of a recipe that never change a wheel's bytes: what people read, what the machine is asked for, what is checked.
+
+And what the wheel wants of the place where it runs, and of an image that builds it.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from builder.recipe.condition import Condition, doc  # noqa: TC001  # the loader resolves annotations
 from builder.values import dataclass
 
-__all__ = ["OUTSIDE", "About", "Advice", "Check", "MemoryClass", "Resources"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OUTSIDE", "About", "Advice", "Check", "Companion", "Image", "MemoryClass", "Resources"]
 
 #: Their keys.
-OUTSIDE = frozenset({"about", "resources", "check"})
+OUTSIDE = frozenset({"about", "resources", "image", "check"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,55 @@ class Resources:
     )
     classes: tuple[MemoryClass, ...] = doc(
         "memory hints by path", default=(), example='classes = [{ match = "*fp4*", mem = "8GiB" }]'
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """A wheel that `of` looks for at run time, in the very version that `of` has, and that no metadata declares.
+
+    Nobody has to have it: bundles and images take it where an index lists it, and tell `why` where none does.
+    """
+
+    of: str = doc("the output that looks for it", example='of = "flashinfer-python"')
+    name: str = doc("the other wheel's project", example='name = "flashinfer-jit-cache"')
+    why: str = doc("what is worse without it", example='why = "kernels are compiled at first use"')
+    run: str | None = doc(
+        "the command that makes it here; ``${version}`` is that of `of`, without its local part",
+        default=None,
+        example='run = "spark-build recipe flashinfer --ref v${version} --with jit-cache"',
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What an image that builds the wheels holds, and what the wheels want where they run; outside the fingerprint.
+
+    Bundles, final images and `doctor --env` read it for every one of the outputs that are built without ``--output``.
+    """
+
+    cuda: tuple[str, ...] = doc(
+        "parts of the CUDA toolkit that the build reads, as the vendor's packages are called without the toolkit's version",
+        default=(),
+        example='cuda = ["cuda-nvcc", "cuda-cudart-dev", "libcublas-dev"]',
+    )
+    needs: tuple[Literal["compiler", "headers", "nvcc"], ...] = doc(
+        "what it wants of the system where it runs: a C and C++ compiler, Python's headers, the CUDA compiler",
+        default=(),
+        example='needs = ["compiler", "headers"]',
+    )
+    env: Mapping[str, str] = doc(
+        "variables where it runs, as they are: no ``${names}``",
+        default={},
+        example='env = { FLASHINFER_NO_DOWNLOAD = "1" }',
+    )
+    imports: tuple[str, ...] = doc(
+        "modules that have to import there, without a GPU", default=(), example='imports = ["flashinfer"]'
+    )
+    companions: tuple[Companion, ...] = doc(
+        "wheels that no metadata declares; the last of one name counts",
+        default=(),
+        example='companions = [{ of = "flashinfer-python", name = "flashinfer-jit-cache", why = "saves minutes" }]',
     )
 
 

@@ -34,6 +34,8 @@ _TABLES: tuple[tuple[str, type, str], ...] = (
     ("`[[arch-map]]`", model.ArchRule, "the list that comes out"),
     ("`[resources]`", model.Resources, "out"),
     ("`[[resources.classes]]`", model.MemoryClass, "out"),
+    ("`[image]`", model.Image, "out"),
+    ("`[[image.companions]]`", model.Companion, "out"),
     ("`[[check]]`", model.Check, "out; kept with what was found"),
     ("Conditions: `when`", model.Condition, ""),
     ("Conditions on a file: `when.file`", model.FileCondition, ""),
@@ -48,7 +50,7 @@ _OTHERWISE: dict[tuple[type, str], str] = {
     **{(cls, "about"): "out" for cls in (model.Patch, model.Fetch, model.Variant)},
     **{(model.Variant, key): "out" for key in ("id", "default")},
     **{(model.Recipe, key): "in" for key in ("name", "version", "system", "build", "output")},
-    **{(model.Recipe, key): "out" for key in ("schema", "about", "resources", "check")},
+    **{(model.Recipe, key): "out" for key in ("schema", "about", "resources", "image", "check")},
     **{
         (model.Recipe, key): "by what it comes to"
         for key in ("source", "patch", "fetch", "variant", "arch-map", "builds-on")

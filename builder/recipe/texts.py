@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from builder.recipe.condition import Condition
 
 __all__ = [
+    "MODULE",
     "NAME",
     "VARIABLE",
     "VERSION",
@@ -27,12 +28,14 @@ __all__ = [
     "each",
     "inside",
     "interpolated",
+    "line",
     "names",
     "pattern",
     "project",
     "requirements",
     "said",
     "unit",
+    "variable",
     "variables",
     "version_range",
     "word",
@@ -43,6 +46,9 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 #: A variable's name.
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+#: A module's name, as `import` takes it.
+MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 #: A version of PEP 440, without a local part.
 VERSION = r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
@@ -109,6 +115,12 @@ def interpolated(table: Mapping[str, Any] | None, path: str) -> Iterator[Mistake
             yield from names(text, INTERPOLATED, f"{path}.{key}")
 
 
+def line(text: str | None, path: str) -> Iterator[Mistake]:
+    """Yield a mistake where control characters are in it: it goes into files that have one thing a line."""
+    if text is not None and re.search(r"[\0-\x1f\x7f]", text):
+        yield Mistake(path=path, text="is more than one line of text")
+
+
 def names(text: str | None, known: Iterable[str], path: str) -> Iterator[Mistake]:
     """Yield each of the ``${names}`` that isn't `known`."""
     if text is None:
@@ -116,7 +128,8 @@ def names(text: str | None, known: Iterable[str], path: str) -> Iterator[Mistake
     known = tuple(known)
     for name in interpolate.names(text):
         if name not in known:
-            yield Mistake(path=path, text=f"${{{name}}} is no known name; known: {', '.join(known)}")
+            told = f"known: {', '.join(known)}" if known else "none is known here"
+            yield Mistake(path=path, text=f"${{{name}}} is no known name; {told}")
     if re.search(r"\$\{[^}]*$", text):
         yield Mistake(path=path, text=f"`{text}` opens a ${{ and never closes it")
 
@@ -160,13 +173,18 @@ def unit(parse: Callable[[str], int], value: str | None, path: str) -> Iterator[
         yield Mistake(path=path, text=str(error))
 
 
+def variable(key: str, path: str) -> Iterator[Mistake]:
+    """Yield a mistake unless it can be the name of a variable."""
+    if not VARIABLE.fullmatch(key):
+        yield Mistake(path=path, text=f"`{key}` can't be the name of a variable")
+
+
 def variables(env: Mapping[str, str] | None, path: str, jobs: Iterable[str] | None) -> Iterator[Mistake]:
     """Yield the mistakes of a build's variables, none of which may be one of `jobs`."""
     taken = tuple(jobs or ())
     for key in env or ():
-        if not VARIABLE.fullmatch(key):
-            yield Mistake(path=f"{path}.{key}", text=f"`{key}` can't be the name of a variable")
-        elif key in taken:
+        yield from variable(key, f"{path}.{key}")
+        if key in taken:
             text = f"`{key}` gets the number of jobs (build.jobs-env); limit them by resources.jobs"
             yield Mistake(path=f"{path}.{key}", text=text)
     yield from interpolated(env, path)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from builder.source.place import Sources
 
-__all__ = ["config", "fetch", "folder_of", "keep", "materialize", "pin"]
+__all__ = ["Crate", "config", "fetch", "folder_of", "keep", "listed", "materialize", "pin"]
 
 #: What Cargo.lock calls the public registry, by either of its protocols.
 _PUBLIC = ("registry+https://github.com/rust-lang/crates.io-index", "sparse+https://index.crates.io/")
@@ -45,7 +45,7 @@ _NAME = "spark-build-vendors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Crate:
+class Crate:
     """A package of a Cargo.lock that isn't part of the workspace; `checksum` is that of its ``.crate`` file, if any."""
 
     name: str
@@ -59,7 +59,7 @@ def pin(text: bytes, url: str, sources: Sources) -> Pin:
 
     Raises SourceError ``crates-lock`` when it can't be read.
     """
-    _crates(text, url)
+    listed(text, url)
     made = Pin(kind="crates", url=url, tree=f"sha256:{sha256_bytes(text)}", time=ZIP_EPOCH, filename="Cargo.lock")
     keep(made, text, sources)
     return made
@@ -93,17 +93,18 @@ def _text(pinned: Pin, sources: Sources) -> bytes:
         ) from error
 
 
-def _crates(text: bytes, url: str) -> tuple[_Crate, ...]:
+def listed(text: bytes, url: str) -> tuple[Crate, ...]:
+    """Return the packages of a Cargo.lock that aren't of its workspace. Raises SourceError ``crates-lock``."""
     import tomllib  # noqa: PLC0415
 
     try:
         packages: list[dict[str, Any]] = tomllib.loads(text.decode())["package"]
         found = [
-            _Crate(name=one["name"], version=one["version"], source=one["source"], checksum=one.get("checksum"))
+            Crate(name=one["name"], version=one["version"], source=one["source"], checksum=one.get("checksum"))
             for one in packages
             if "source" in one
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SourceError(
             "crates-lock",
             f"{url} is no Cargo.lock",
@@ -126,7 +127,7 @@ def fetch(pinned: Pin, sources: Sources) -> int:
             os.utime(folder)  # last used, for gc
         return 0
     text = _text(pinned, sources)
-    wanted = _crates(text, pinned.url)
+    wanted = listed(text, pinned.url)
     with locked(sources.root / "locks" / f"{folder.name}.lock", sources, what=f"the crates of {pinned.url}"):
         if folder.exists():  # by another process, meanwhile
             return 0
@@ -142,7 +143,7 @@ def fetch(pinned: Pin, sources: Sources) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _vendor(beside: Path, text: bytes, wanted: Sequence[_Crate], pinned: Pin, sources: Sources) -> None:
+def _vendor(beside: Path, text: bytes, wanted: Sequence[Crate], pinned: Pin, sources: Sources) -> None:
     env = {key: value for key, value in sources.env.items() if _PASSED.fullmatch(key)}
     if shutil.which("cargo", path=env.get("PATH")) is None:
         raise HostError(
@@ -193,7 +194,7 @@ def _foreign(text: bytes) -> bytes:
     return (head + "".join(one for one in packages if re.search(r"(?m)^source = ", one))).encode()
 
 
-def _manifest(wanted: Iterable[_Crate]) -> str:
+def _manifest(wanted: Iterable[Crate]) -> str:
     lines = [f'[package]\nname = "{_NAME}"\nversion = "0.0.0"\nedition = "2021"\n', '[lib]\npath = "lib.rs"\n']
     lines += ["[workspace]\n", "[dependencies]"]
     for number, one in enumerate(wanted):
@@ -215,13 +216,13 @@ def _origin(source: str) -> dict[str, str]:
     return {"git": parts._replace(query="", fragment="").geturl(), **dict(parse_qsl(parts.query))}
 
 
-def _check(beside: Path, wanted: Sequence[_Crate], pinned: Pin, sources: Sources) -> None:
+def _check(beside: Path, wanted: Sequence[Crate], pinned: Pin, sources: Sources) -> None:
     """Raise SourceError ``crates-differ`` where cargo vendored anything but what the Cargo.lock says."""
-    found = set(_crates((beside / "Cargo.lock").read_bytes(), "Cargo.lock"))
+    found = set(listed((beside / "Cargo.lock").read_bytes(), "Cargo.lock"))
     wrong = [f"{one.name} {one.version}" for one in sorted(found ^ set(wanted), key=lambda one: one.name)]
     for one in wanted:
-        listed = beside / "vendor" / f"{one.name}-{one.version}" / ".cargo-checksum.json"
-        told = json.loads(listed.read_bytes()).get("package") if listed.exists() else "nothing"
+        sums = beside / "vendor" / f"{one.name}-{one.version}" / ".cargo-checksum.json"
+        told = json.loads(sums.read_bytes()).get("package") if sums.exists() else "nothing"
         if told != one.checksum:
             wrong.append(f"{one.name} {one.version}: {told}, the lock says {one.checksum}")
     if wrong:
@@ -250,7 +251,7 @@ def materialize(pinned: Pin, dest: Path, sources: Sources) -> None:
 
 def config(pinned: Pin, sources: Sources, *, folder: str) -> str:
     """Return the text of a cargo configuration that takes every crate from `folder`, and asks nobody."""
-    origins = sorted({one.source.partition("#")[0] for one in _crates(_text(pinned, sources), pinned.url)})
+    origins = sorted({one.source.partition("#")[0] for one in listed(_text(pinned, sources), pinned.url)})
     tables = [_replaced(origin) for origin in origins if origin not in _PUBLIC]
     vendored = f"[source.spark-build]\ndirectory = {json.dumps(folder)}\n"
     public = '[source.crates-io]\nreplace-with = "spark-build"\n'

@@ -1,53 +1,53 @@
-"""Fetching one file: resumed where it stopped, hashed while it lies beside, in place only when it is right."""
+"""Fetching one file: resumed where it stopped, hashed while it comes, in place only when it is right."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import ssl
+import os
 import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from builder import transfer
 from builder.digest import sha256_file
 from builder.errors import SourceError
 from builder.events import Fetching
-from builder.source import login, partial
+from builder.source import login
 from builder.source.place import locked, revealed, without_credentials, without_login
+from builder.transfer import Again, Got
 from builder.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from builder.connections import Connections
     from builder.source.place import Sources
 
-__all__ = ["Got", "fetch_file", "get", "length"]
+__all__ = ["Way", "fetch_file", "get", "length"]
 
 T = TypeVar("T")
 
-_CHUNK = 1 << 18
 _TIMEOUT_S = 30
 _TRIES = 3
-_UNSATISFIABLE = 416  # the range that was asked for isn't there
-_LATER = frozenset((408, 425, 429, _UNSATISFIABLE))  # a client's error that another try may not meet
+_LATER = frozenset((408, 416, 425, 429))  # a client's error that another try may not meet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Got:
-    """A file that is in place: its digest, and how many bytes came over the network for it."""
+class Way:
+    """How a file is brought.
 
-    sha256: str
-    received: int
+    `tell` gets bytes that are there, bytes that there will be, and bytes that just came; else the sources' sink is told.
+    `tries` in a row may bring nothing, and `wait` waits between them. `connections` are used again.
+    """
 
-
-class _Short(Exception):  # told as unreachable
-    """What came isn't what is wanted, and another try may bring it."""
-
-
-_AGAIN = (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException, _Short)
+    tell: Callable[[int, int | None, int], None] | None = None
+    tries: int = _TRIES
+    wait: Callable[[float], object] = time.sleep
+    connections: Connections | None = None
 
 
 def get(url: str, sources: Sources, *, headers: Mapping[str, str]) -> tuple[bytes, str, str]:
@@ -59,68 +59,83 @@ def get(url: str, sources: Sources, *, headers: Mapping[str, str]) -> tuple[byte
         url += "index.html"
 
     def read() -> tuple[bytes, str, str]:
-        with _opened(url, sources, headers) as answer:
-            return answer.read(), answer.headers.get("Content-Type", ""), answer.url
-
-    return _tried(read, url, sources)
-
-
-def _tried(action: Callable[[], T], url: str, sources: Sources) -> T:
-    """Return what `action` does at its first, second or third attempt."""
-    last: Exception | None = None
-    for attempt in range(_TRIES):
-        time.sleep(0.5 * attempt)
         try:
-            return action()
-        except _AGAIN as error:
-            last = error
-    cause = getattr(last, "reason", None) or last
-    if isinstance(last, urllib.error.HTTPError):
-        cause = f"{last.code} {last.reason}"
-    raise SourceError(
-        "unreachable",
-        f"{without_credentials(url)} can't be reached",
-        cause=str(cause),
-        help="with what is at hand: --offline; through another host: [mirrors] in the configuration",
-        run=(f"spark-build fetch {sources.recipe}",),
-    ) from last
+            with _opened(url, sources, headers) as answer:
+                return answer.read(), answer.headers.get("Content-Type", ""), answer.url
+        except (OSError, http.client.HTTPException) as error:
+            raise Again from error
+
+    with _reached(url, sources):
+        return transfer.persistently(read, tries=_TRIES)
 
 
 @contextlib.contextmanager
-def fetch_file(url: str, dest: Path, sources: Sources, *, sha256: str | None) -> Iterator[Got]:
+def _reached(url: str, sources: Sources) -> Iterator[None]:
+    """Tell that a server can't be reached, by the last thing that went wrong."""
+    try:
+        yield
+    except Again as error:
+        raise SourceError(
+            "unreachable",
+            f"{without_credentials(url)} can't be reached",
+            cause=str(error),
+            help="with what is at hand: --offline; through another host: [mirrors] in the configuration",
+            run=(f"spark-build fetch {sources.recipe}",),
+        ) from error
+
+
+@contextlib.contextmanager
+def fetch_file(
+    url: str, dest: Path, sources: Sources, *, sha256: str | None, size: int | None = None, way: Way | None = None
+) -> Iterator[Got]:
     """Bring `url` to `dest`; while the block runs no other process does so.
 
     An earlier ``.part`` goes on by Range where something can tell whether both halves belong together: `sha256`, else what
     the server said of the first (an ``ETag`` or ``Last-Modified``, beside it). One that another process brought meanwhile is
-    taken. Raises SourceError ``hash-mismatch`` (nothing is kept then), ``not-found``,
+    taken. Raises SourceError ``hash-mismatch`` (nothing is kept then; more bytes than `size` are one, too), ``not-found``,
     ``access-denied``, ``unreachable``, ``offline-missing``. On a full disk what came is kept, and goes on.
     """
+    way = way or Way()
     with locked(sources.root / "locks" / f"{dest.parent.name}.lock", sources, what=dest.name):
         dest.parent.mkdir(parents=True, exist_ok=True)
         if dest.exists() and (found := sha256_file(dest)) == sha256:
+            with contextlib.suppress(OSError):
+                os.utime(dest)  # last used, for gc
+            if way.tell:
+                way.tell(there := dest.stat().st_size, there, 0)
             yield Got(sha256=found, received=0)
             return
-        part = dest.with_name(dest.name + ".part")
-        resumed = part.exists()
-        received = _tried(lambda: _transfer(url, part, sources, known=sha256 is not None), url, sources)
-        digest = sha256_file(part)
-        if sha256 is not None and digest != sha256 and resumed:
-            # What lay here was of another file.
-            part.unlink()
-            received += _tried(lambda: _transfer(url, part, sources, known=True), url, sources)
-            digest = sha256_file(part)
-        partial.mark(part).unlink(missing_ok=True)
-        if sha256 is not None and digest != sha256:
-            part.unlink()
+        got = _brought(url, dest, sources, sha256=sha256, size=size, way=way)
+        if sha256 not in (None, got.sha256):
             raise SourceError(
                 "hash-mismatch",
                 f"{without_credentials(url)} isn't what was pinned",
-                cause=f"sha256 {digest}, wanted {sha256}",
+                cause=f"sha256 {got.sha256}, wanted {sha256}" if got.sha256 else f"it has more than {size} bytes",
                 help="the file upstream or on the mirror changed, or the way there damages it; nothing was kept",
                 run=(f"spark-build fetch {sources.recipe}", f"spark-build recipes show {sources.recipe} --origin"),
             )
+        yield got
+
+
+def _brought(url: str, dest: Path, sources: Sources, *, sha256: str | None, size: int | None, way: Way) -> Got:
+    """Leave the file at `dest`; one with other bytes isn't kept, and what is returned says so."""
+    part = dest.with_name(f"{dest.name}.part")
+
+    def persist(action: Callable[[], str]) -> str:
+        return transfer.persistently(action, tries=way.tries, done=lambda: transfer.size_of(part), wait=way.wait)
+
+    with _reached(url, sources):
+        got = transfer.complete(
+            part,
+            lambda headers: _opened(url, sources, headers, connections=way.connections),
+            sha256=sha256,
+            size=size,
+            tell=way.tell or _Telling(dest.name, sources),
+            persist=persist,
+        )
+    if sha256 in (None, got.sha256):
         part.replace(dest)
-        yield Got(sha256=digest, received=received)
+    return got
 
 
 def length(url: str, sources: Sources) -> int | None:
@@ -133,45 +148,25 @@ def length(url: str, sources: Sources) -> int | None:
         return None
 
 
-def _transfer(url: str, part: Path, sources: Sources, *, known: bool) -> int:
-    """Add to `part` what it lacks, and return how much that was; `known` says that its digest shows a wrong half."""
-    have = part.stat().st_size if part.exists() else 0
-    condition = partial.condition(part)
-    have = have if known or condition else 0
-    headers = {"Range": f"bytes={have}-", **condition} if have else {}
-    try:
-        opened = _opened(url, sources, headers)
-    except urllib.error.HTTPError as error:
-        if error.code == _UNSATISFIABLE:  # what lies here is of another file, or all of it
-            part.unlink()
-        raise
-    with opened as answer:
-        resumed = getattr(answer, "status", 200) == 206  # noqa: PLR2004  # partial content
-        if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
-            msg = "the server doesn't go on where an earlier transfer stopped"
-            raise _Short(msg)
-        if not resumed:
-            partial.keep_mark(part, answer.headers)
-        start = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = int(length) + start if length else None
-        done, told = start, time.monotonic()
-        with part.open("ab" if resumed else "wb") as target:
-            while chunk := answer.read(_CHUNK):
-                target.write(chunk)
-                done += len(chunk)
-                if time.monotonic() - told > 0.25:  # noqa: PLR2004  # four a second
-                    told = time.monotonic()
-                    sources.sink.emit(Fetching(name=part.name.removesuffix(".part"), done=done, total=total))
-        if total is not None and done < total:
-            msg = f"the connection ended after {done} of {total} bytes"
-            raise _Short(msg)
-        return done - start
+class _Telling:
+    """Tells the sink how far a file is, four times a second."""
+
+    def __init__(self, name: str, sources: Sources) -> None:
+        self._name, self._sink, self._told = name, sources.sink, time.monotonic()
+
+    def __call__(self, done: int, total: int | None, came: int) -> None:
+        if came and time.monotonic() - self._told > 0.25:  # noqa: PLR2004
+            self._told = time.monotonic()
+            self._sink.emit(Fetching(name=self._name, done=done, total=total))
 
 
 def _opened(  # http or file
-    url: str, sources: Sources, headers: Mapping[str, str], *, method: str = "GET"
+    url: str,
+    sources: Sources,
+    headers: Mapping[str, str],
+    *,
+    method: str = "GET",
+    connections: Connections | None = None,
 ) -> Any:  # noqa: ANN401
     plain, url = without_credentials(url), revealed(url)
     scheme = urlsplit(plain).scheme
@@ -188,6 +183,8 @@ def _opened(  # http or file
     if authorization := login.of(url, sources):
         request.add_header("Authorization", authorization)
     try:
+        if connections is not None:
+            return connections.open(request, timeout=_TIMEOUT_S)
         # Proxies and certificates are those of the process's environment.
         return urllib.request.build_opener(login.Redirects).open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:

@@ -50,7 +50,7 @@ def _netrc(host: str, sources: Sources) -> str | None:
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects; another host never gets the login."""
+    """Follows redirects over HTTP, and urllib's others not: it knows FTP, too. Another host never gets the login."""
 
     def redirect_request(  # noqa: D102  # urllib's method
         self,
@@ -61,6 +61,8 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme.lower() not in {"http", "https"}:
+            return None  # told as the answer that it is
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new is not None and urlsplit(newurl)[:2] != urlsplit(req.full_url)[:2]:
             new.remove_header("Authorization")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from typing import TYPE_CHECKING
 
+from builder import transfer
 from builder.digest import sha256_file
 from builder.errors import CheckRefused, HostError, SourceError
+from builder.transfer import Again
 from builder.upstream.offers import path_of
 from builder.upstream.server import on_disk, persistently, unfit
 from builder.values import dataclass
@@ -31,8 +32,6 @@ _LEAST_S, _LEAST_RATE = 60.0, 32 << 10
 #: Bytes of the disk that stay free.
 _SPARE = 64 << 20
 
-_PARTIAL = 206
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
@@ -41,10 +40,6 @@ class Told:
     name: str
     done: int
     total: int
-
-
-class _Short(OSError):
-    """What came isn't all, and another try may bring the rest."""
 
 
 def beside(wheel: Path) -> tuple[Path, Path]:
@@ -76,20 +71,16 @@ def wheel(server: Server, offer: Offer, folder: Path, tell: Callable[[Told], Non
         if target.is_file() and sha256_file(target) == offer.sha256:
             return target
         _require_room(part, offer)
-        resumed = part.exists()
     digest = _bring(server, place, part, offer, tell)
-    if digest != offer.sha256 and resumed:  # what lay here was of another file
-        _drop(part)
-        digest = _bring(server, place, part, offer, tell)
     if digest != offer.sha256:
-        _drop(part)
         raise CheckRefused(
             "upstream-hash",
             f"{offer.filename} from {server.url} isn't what it says it is",
-            cause=f"sha256 {digest}, wanted {offer.sha256}",
+            cause=f"sha256 {digest}, wanted {offer.sha256}"
+            if digest
+            else f"it has more than the {offer.size} bytes that were offered",
             help="the file was changed there, or the way damages it; nothing was kept",
         )
-    _mark(part).unlink(missing_ok=True)
     part.replace(target)
     return target
 
@@ -104,16 +95,6 @@ def _require_room(part: Path, offer: Offer) -> None:
             help="free space, then run the same command again",
             run=("spark-build gc --dry-run",),
         )
-
-
-def _drop(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _mark(part).unlink(missing_ok=True)
-
-
-def _mark(part: Path) -> Path:
-    """Return where it stands which file `part` is the beginning of, in the server's words."""
-    return part.with_name(f"{part.name}.etag")
 
 
 def _bring_small(server: Server, place: str, target: Path, limit: int) -> None:
@@ -150,77 +131,34 @@ def _require_all(answer: Answer, got: int) -> None:
 
 
 def _bring(server: Server, place: str, part: Path, offer: Offer, tell: Callable[[Told], None]) -> str:
-    """Complete `part` and return the sha256 of its bytes."""
+    """Complete `part` and return the sha256 of its bytes, as `transfer.complete` does."""
+    told = end = 0.0
 
-    def size() -> int:
-        return part.stat().st_size if part.exists() else 0
+    def say(done: int, _total: int | None, came: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if came and now > end:
+            msg = f"it takes longer than {_LEAST_S + offer.size / _LEAST_RATE:.0f} s"
+            raise Again(msg)
+        if came and (now - told > 0.25 or done == offer.size):  # noqa: PLR2004  # four a second
+            told = now
+            tell(Told(name=offer.filename, done=done, total=offer.size))
 
-    return persistently(server, lambda: _transfer(server, place, part, offer, tell), done=size)
-
-
-def _transfer(server: Server, place: str, part: Path, offer: Offer, tell: Callable[[Told], None]) -> str:
-    digest, have = hashlib.sha256(), 0
-    with on_disk(part.parent):
-        mark = _mark(part).read_text() if _mark(part).exists() else ""
-        if mark and part.exists():  # without a mark nothing says that the rest belongs to it
-            digest, have = _read(part)
-    if have >= offer.size:
-        return digest.hexdigest()
-    headers = {"Accept": "*/*", **({"Range": f"bytes={have}-", "If-Range": mark} if have else {})}
-    with server.asked(place, headers=headers) as answer:
-        if answer.status != _PARTIAL or not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            if answer.status == _PARTIAL:
-                _drop(part)
-                msg = "it doesn't go on where an earlier transfer stopped"
-                raise ConnectionError(msg)
-            digest, have = hashlib.sha256(), 0
-        with on_disk(part.parent):
-            etag = answer.headers.get("ETag", "")
-            _mark(part).write_text("" if etag.startswith("W/") else etag)
-        _append(server, answer, part, offer, tell, digest, have)
-    return digest.hexdigest()
-
-
-def _append(
-    server: Server,
-    answer: Answer,
-    part: Path,
-    offer: Offer,
-    tell: Callable[[Told], None],
-    digest: hashlib._Hash,
-    have: int,
-) -> None:
-    """Add the body to `part`; no more is taken than was offered."""
-    got, told = 0, 0.0
-    with on_disk(part.parent):
-        stream = part.open("ab" if have else "wb")
-    with stream:
-        for chunk in answer.chunks(within_s=_LEAST_S + offer.size / _LEAST_RATE):
-            got += len(chunk)
-            if have + got > offer.size:
-                break
-            digest.update(chunk)
+    def persist(action: Callable[[], str]) -> str:
+        def once() -> str:
+            nonlocal end
+            end = time.monotonic() + _LEAST_S + offer.size / _LEAST_RATE
             with on_disk(part.parent):
-                stream.write(chunk)
-            if time.monotonic() - told > 0.25 or have + got == offer.size:  # noqa: PLR2004  # four a second
-                told = time.monotonic()
-                tell(Told(name=offer.filename, done=have + got, total=offer.size))
-    if have + got > offer.size:
-        _drop(part)
-        raise CheckRefused(
-            "upstream-hash",
-            f"{offer.filename} from {server.url} isn't what it says it is",
-            cause=f"it has more than the {offer.size} bytes that were offered",
-        )
-    if have + got < offer.size:
-        msg = f"the connection ended after {have + got} of {offer.size} bytes"
-        raise ConnectionError(msg)
+                return action()
 
+        return persistently(server, once, done=lambda: transfer.size_of(part))
 
-def _read(part: Path) -> tuple[hashlib._Hash, int]:
-    digest, size = hashlib.sha256(), 0
-    with part.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest, size
+    return transfer.complete(
+        part,
+        lambda headers: server.asked(place, headers={"Accept": "*/*", **headers}),
+        sha256=offer.sha256,
+        size=offer.size,
+        blindly=False,
+        tell=say,
+        persist=persist,
+    ).sha256

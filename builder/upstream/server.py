@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from builder.errors import CheckRefused, HostError, SourceError, UsageError, scrubbed
+from builder.transfer import Again, words
 from builder.upstream import login
 
 if TYPE_CHECKING:
@@ -81,6 +82,12 @@ class Answer:
         self._raw = raw
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Put into `buffer` what came, and return how much that is, 0 at the end; a body that drips comes in drips."""
+        data = self._raw.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def chunks(self, *, within_s: float) -> Iterator[bytes]:
         """Yield the body as it comes in; raise TimeoutError when it takes longer than `within_s` seconds in all."""
@@ -240,7 +247,7 @@ def persistently(server: Server, action: Callable[[], T], *, done: Callable[[], 
     while True:
         try:
             return action()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, Again) as error:
             now = done()
             if now - before >= _PROGRESS:
                 tries, begun = 0, time.monotonic()
@@ -249,7 +256,7 @@ def persistently(server: Server, action: Callable[[], T], *, done: Callable[[], 
                 raise SourceError(
                     "upstream-unreachable",
                     f"{server.url} can't be reached",
-                    cause=_cause(error),
+                    cause=words(error),
                     help="the same command goes on where it stopped, once the server answers",
                     run=(f"curl -i {server.url}/health",),
                 ) from error
@@ -273,13 +280,6 @@ def on_disk(folder: Path) -> Iterator[None]:
         raise HostError(
             "unwritable", f"{error.filename or folder} can't be used", cause=str(error), run=(f"ls -ld {folder}",)
         ) from error
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"{error.code} {error.reason}"
-    reason = getattr(error, "reason", None) or error
-    return str(reason) or type(reason).__name__
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -9,16 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.errors import SparkError
-from builder.host.checks import compilers, device, environment, room, storage, targets
+from builder.host.checks import compilers, device, environment, recipes, room, storage, targets
 from builder.host.checks.finding import Finding, Level, Place, Status, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["CHECKS", "Finding", "Level", "Place", "Status", "Subject", "look"]
+__all__ = ["CHECKS", "TOOLCHAIN", "Finding", "Level", "Place", "Status", "Subject", "look"]
 
-#: What is looked at, in this order; the name stands for a check that couldn't be carried out.
-CHECKS: tuple[tuple[str, Callable[[Subject], Iterable[Finding]]], ...] = (
+#: The name stands for a check that couldn't be carried out.
+Named = tuple[str, "Callable[[Subject], Iterable[Finding]]"]
+
+#: What is looked at, in this order.
+CHECKS: tuple[Named, ...] = (
     ("machine", device.machine),
     ("gpu", device.gpu),
     ("nvcc", compilers.nvcc),
@@ -34,11 +37,20 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterable[Finding]]], ...] = (
     ("configuration", environment.configuration),
 )
 
+#: What the recipes of a subject need of the system, and nothing of the machine: what an image has to have, wherever it runs.
+TOOLCHAIN: tuple[Named, ...] = (
+    ("nvcc", compilers.nvcc),
+    ("compiler", compilers.host_compiler),
+    ("python", targets.python),
+    ("git", environment.git),
+    ("recipes", recipes.lacks),
+)
 
-def look(subject: Subject) -> Iterator[Finding]:
-    """Yield what every check finds; what ends several of them in the same way is told once."""
+
+def look(subject: Subject, wanted: Sequence[Named] = CHECKS) -> Iterator[Finding]:
+    """Yield what every check of `wanted` finds; what ends several of them in the same way is told once."""
     told: set[str] = set()
-    for name, check in CHECKS:
+    for name, check in wanted:
         try:
             yield from check(subject)
         except SparkError as error:

@@ -25,7 +25,8 @@ Status = Literal["ok", "info", "warn", "problem"]
 class Finding:
     """What was found and what is wanted; for what isn't right why it matters, and complete commands that mend it.
 
-    A ``problem`` makes builds fail, or makes them worthless; a ``warn`` may.
+    A ``problem`` makes builds fail, or makes them worthless; a ``warn`` may. `failure` names the entry of the catalogue of
+    failures that it is or leads to, where there is one.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Finding:
     wanted: str = ""
     why: str = ""
     run: tuple[str, ...] = ()
+    failure: str = ""
 
     def as_json(self) -> dict[str, object]:
         """Return what ``--json`` prints."""
@@ -44,6 +46,7 @@ class Finding:
             "wanted": self.wanted,
             "why": self.why,
             "run": list(self.run),
+            "failure": self.failure,
         }
 
 

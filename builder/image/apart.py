@@ -1,0 +1,41 @@
+"""Namespaces around an engine that has no daemon: they cut the network, and what is killed leaves nothing in them.
+
+A build that is killed can't clean up. In a process and a mount namespace of its own the kernel does: what ran in it ends,
+and what was mounted is gone. unshare(1) makes them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builder.errors import HostError
+from builder.image.words import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["around"]
+
+_CLEAN = ("--fork", "--kill-child", "--mount-proc")
+
+
+def around(env: Mapping[str, str], *, cut: bool, within: Sequence[str] = ()) -> tuple[list[str], str]:
+    """Return the command that runs another one apart, and why it is empty where that can't be had.
+
+    With `cut` nothing but the network may be apart, where the machine gives no more. Only root can do without `within`: a
+    command that makes its user root in a namespace of users.
+    """
+    if os.geteuid() != 0 and not within:
+        return [], "it needs root"
+    said = "unshare(1) isn't installed"
+    for options in (["-mpn", *_CLEAN], ["-n"]) if cut else (["-mp", *_CLEAN],):
+        words = [*within, "unshare", *options]
+        try:
+            done = ask([*words, "true"], env)
+        except HostError:
+            break
+        if done.ok:
+            return words, ""
+        said = done.err.strip()
+    return [], said
