@@ -281,7 +281,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     with locked(shared / "engines.lock"):
         left = [one for one in _users(users) if one != str(os.getpid())]
         users.write_text("\n".join(left))
-        if not left:
+        if not left and folder.exists():
             Engines(folder).close()
 
 

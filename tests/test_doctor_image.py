@@ -13,7 +13,6 @@ from builder.digest import sha256_bytes
 from builder.errors import UsageError
 from builder.runtime import portable
 from tests.doctor_kit import Place
-from tests.engine_kit import engines  # noqa: F401  # a fixture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,13 +87,13 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_an_image_is_looked_into(world: World, engines: Engines, tmp_path: Path) -> None:  # noqa: F811  # the fixture
+def test_an_image_is_looked_into(world: World, engines: Engines, tmp_path: Path) -> None:  # the fixture
     """Run by another Python than ours, as the image's user; its variables and labels count, the host's don't."""
     kit = engines.get("buildah-chroot")
     place = Place(tmp_path / "made")
     place.torch(cuda=None)
     (tmp_path / "Dockerfile").write_text(
-        f"FROM {kit.base('ready')}\nRUN python3 -m venv --without-pip /opt/serve\n"
+        f"FROM {kit.base('python')}\nRUN python3 -m venv --without-pip /opt/serve\n"
         "COPY site /tmp/site\nRUN cp -r /tmp/site/. /opt/serve/lib/python3*/site-packages/\n"
         "ENV TRITON_PTXAS_PATH=/nowhere\nLABEL spark-build.env=/opt/serve\nUSER 1000\n"
     )

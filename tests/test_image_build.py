@@ -17,7 +17,7 @@ from builder.errors import BuildFailed
 from builder.image import dockerfile
 from builder.image.engine import Container, Order
 from tests.bundle_kit import Index
-from tests.engine_kit import engines, kit  # noqa: F401  # fixtures
+from tests.engine_kit import kit  # noqa: F401  # a fixture
 from tests.ship_kit import Hosts, closed_port
 from tests.world import World
 
@@ -87,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
-def chroot(engines: Engines) -> Kit:  # noqa: F811
+def chroot(engines: Engines) -> Kit:
     return engines.get("buildah-chroot")
 
 
@@ -179,7 +179,7 @@ def test_a_bundle_that_is_not_whole_builds_nothing(world: World, chroot: Kit, tm
 
 
 @pytest.fixture(scope="module")
-def folder(world: World, engines: Engines) -> tuple[Path, str]:  # noqa: F811
+def folder(world: World, engines: Engines) -> tuple[Path, str]:
     """One folder for all engines, and the name of its system."""
     kit = engines.get("buildah-chroot")  # noqa: F811
     words = ["tiny", "app", "--write", str(world.root / "folder"), *TARGET, "--env", f"ODD={ODD}"]
@@ -208,7 +208,7 @@ def test_every_engine_is_driven_by_the_command(kit: Kit, world: World) -> None: 
 
 
 @pytest.mark.slow
-def test_an_image_is_built_here_and_run_there(world: World, chroot: Kit, engines: Engines, tmp_path: Path) -> None:  # noqa: F811
+def test_an_image_is_built_here_and_run_there(world: World, chroot: Kit, engines: Engines, tmp_path: Path) -> None:
     podman, hosts = engines.get("podman"), Hosts(tmp_path / "ssh")
     try:
         hosts.add("spark-2", podman)

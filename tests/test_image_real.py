@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from builder.image.engine import Container
-from tests.engine_kit import engines  # noqa: F401  # a fixture
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def kit(engines: Engines) -> Kit:  # noqa: F811
+def kit(engines: Engines) -> Kit:
     return engines.get("buildah-chroot")
 
 

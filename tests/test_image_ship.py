@@ -176,6 +176,7 @@ def test_what_arrived_is_compared(engines: Engines, hosts: Hosts, tmp_path: Path
     assert "nothing is there" in outcome.error.cause
 
 
+@pytest.mark.slow
 def test_what_a_shell_says_to_everybody_is_no_answer(engines: Engines, hosts: Hosts, tmp_path: Path) -> None:
     here, there = engines.get("buildah-chroot"), engines.get("podman")
     tag = "ship-motd:1"
@@ -204,6 +205,7 @@ def small(engines: Engines, tmp_path: Path) -> Iterator[dict[str, str]]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_is_told_before_and_a_full_one_after(
     engines: Engines,
     hosts: Hosts,
@@ -259,6 +261,7 @@ def test_progress_is_one_line_about_all() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_all_transfers(engines: Engines, hosts: Hosts, tmp_path: Path) -> None:
     here = engines.get("buildah-chroot")
     built(here, tmp_path / "context", "ship-stopped:1", size=8 * MIB)

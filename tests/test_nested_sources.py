@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from builder.stages import Nested
     from tests.source_kit import Server
 
-FILE = tar_of({"llvm/bin/clang": os.urandom(200_000)})
+FILE = tar_of({"llvm/bin/clang": os.urandom(400_000)})
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_halves_of_two_files_are_never_put_together(server: Server, outside: Out
 
 def test_what_can_not_be_told_apart_starts_anew_in_the_next_run(server: Server, outside: Outside) -> None:
     tables = [archive("llvm", f"{server.url}/llvm.tar.gz")]
-    server.replies["/llvm.tar.gz"] = in_turn(*[Reply(FILE, cut=100_000)] * 3, Reply(FILE))
+    server.replies["/llvm.tar.gz"] = in_turn(*[Reply(FILE, cut=100_000)] * 4, Reply(FILE))
     with refused("unreachable"):
         Tree().resolve(tables, outside.sources)
     (found,) = Tree().resolve(tables, outside.sources)

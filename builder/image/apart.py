@@ -19,6 +19,12 @@ __all__ = ["around"]
 
 _CLEAN = ("--fork", "--kill-child", "--mount-proc")
 
+#: The first process of a namespace takes all others along when it ends: those, too, that still pass on what a step printed.
+#: So it waits for them, two seconds at most.
+_FIRST = ("sh", "-c", """"$@"; code=$?; left=40
+while set -- /proc/[0-9]*; [ $# -gt 1 ] && [ $left -gt 0 ]; do sleep 0.05; left=$((left - 1)); done
+exit $code""", "sh")  # fmt: skip
+
 
 def around(env: Mapping[str, str], *, cut: bool, within: Sequence[str] = ()) -> tuple[list[str], str]:
     """Return the command that runs another one apart, and why it is empty where that can't be had.
@@ -29,7 +35,7 @@ def around(env: Mapping[str, str], *, cut: bool, within: Sequence[str] = ()) -> 
     if os.geteuid() != 0 and not within:
         return [], "it needs root"
     said = "unshare(1) isn't installed"
-    for options in (["-mpn", *_CLEAN], ["-n"]) if cut else (["-mp", *_CLEAN],):
+    for options in (["-mpn", *_CLEAN, *_FIRST], ["-n"]) if cut else (["-mp", *_CLEAN, *_FIRST],):
         words = [*within, "unshare", *options]
         try:
             done = ask([*words, "true"], env)

@@ -144,6 +144,7 @@ def run_in(
     try:
         return proc.capture(argv, env=env, timeout_s=timeout_s)
     except BaseException:  # the container isn't a child of the program that was ended
+        ask([*engine.words, "kill", name], env)  # first: Podman's rm gives it ten seconds
         ask([*engine.words, "rm", "--force", name], env)
         raise
 
