@@ -95,7 +95,13 @@ def check_surroundings(world: World, other: World, name: str) -> None:
     [
         pytest.param("(made / 'module.py').write_text('VALUE = 1')", {}, "", id="python"),
         pytest.param(COMPILE, {"part.c": proof_kit.c_file(1)}, "", id="c"),
-        pytest.param(COMPILE, {"part.c": proof_kit.c_file(1)}, '[build]\nstrip = "debug"\n', id="c-stripped"),
+        pytest.param(
+            COMPILE,
+            {"part.c": proof_kit.c_file(1)},
+            '[build]\nstrip = "debug"\n',
+            id="c-stripped",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(NVCC, {"kernel.cu": KERNEL}, CUDA, id="cuda", marks=pytest.mark.cuda),
     ],
 )
@@ -139,7 +145,7 @@ def symbols(wheel: Path) -> set[bytes]:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("isolation", ["namespace", "none"])
+@pytest.mark.parametrize("isolation", ["namespace", pytest.param("none", marks=pytest.mark.slow)])
 def test_path_of_a_kernel_gets_into_its_symbols_where_it_is_not_fixed(
     world: World, folder: Path, isolation: str
 ) -> None:

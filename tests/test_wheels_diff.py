@@ -118,6 +118,7 @@ def test_what_a_terminal_would_act_on_is_spelled_out(tmp_path: Path) -> None:
     assert r"  - Summary: \x1b[2J\x1b]0;title\x07\u202e" in lines
 
 
+@pytest.mark.slow  # test_rebuild.py tells device code apart in each run
 @pytest.mark.cuda
 def test_device_code_by_architecture(world: World) -> None:
     archs = ("-gencode arch=compute_{0},code=sm_{0}", "-gencode arch=compute_{0},code=compute_{0}")
