@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from builder.bundle.download import Progress
     from builder.bundle.export import Made, Planned
+    from builder.bundle.target import Target
     from builder.cli.app import App
     from builder.pipeline.world import World
     from builder.source import Sources
@@ -134,33 +135,15 @@ def run(args: argparse.Namespace, app: App) -> int:
 def _export(args: argparse.Namespace, app: App) -> int:
     """Write a bundle and print its folder, or its parts."""
     from builder import signature  # noqa: PLC0415
-    from builder.bundle import export, layout, making, target  # noqa: PLC0415
-    from builder.cli.recipe import build_one  # noqa: PLC0415
+    from builder.bundle import export, layout, target  # noqa: PLC0415
 
     wanted = target.parse(args.platform, args.target_python)
     size = _size(args.split)
     dest = (app.cwd / args.folder).resolve()  # its last part names the parts: of `..` it has to be known
     with opened(args, app) as world:
         sign = signature.signer(world.config.signing_key, env=app.env)
-        channel, names = asked(args, app, world)
-        app.stderr.write(f"resolving for {wanted.platform}, Python {wanted.python}\n")
-
-        def plan() -> Planned:
-            return export.plan(
-                names,
-                wanted,
-                world,
-                channel=channel,
-                public=args.public,
-                words=("spark-build", *world.words),
-                allow_older=args.allow_older,
-                since=app.cwd / args.since if args.since else None,
-                with_sources=args.with_sources,
-            )
-
-        # Another channel lists what was promoted to it, and nothing else.
-        builds = build_one if channel == "local" and not args.dry_run else None
-        planned = making.planned(plan, wanted, world, build=builds)
+        since = app.cwd / args.since if args.since else None
+        planned = resolved(args, app, world, wanted, since=since, with_sources=args.with_sources)
         if not planned.closure.pieces:
             raise UsageError(
                 "nothing-asked",
@@ -181,6 +164,40 @@ def _export(args: argparse.Namespace, app: App) -> int:
                 return _show(*_cut(planned, dest, size, sources, sign=sign, progress=progress), app)
             made = export.make(planned, dest, sources, sign=sign, progress=progress, tell=write)
         return _show(made, (), app)
+
+
+def resolved(
+    args: argparse.Namespace,
+    app: App,
+    world: World,
+    wanted: Target,
+    *,
+    since: Path | None = None,
+    with_sources: bool = False,
+) -> Planned:
+    """Return what the target needs for what the command line asks for, after what has no wheel was built, if that may be."""
+    from builder.bundle import export, making  # noqa: PLC0415
+    from builder.cli.recipe import build_one  # noqa: PLC0415
+
+    channel, names = asked(args, app, world)
+    app.stderr.write(f"resolving for {wanted.platform}, Python {wanted.python}\n")
+
+    def plan() -> Planned:
+        return export.plan(
+            names,
+            wanted,
+            world,
+            channel=channel,
+            public=args.public,
+            words=("spark-build", *world.words),
+            allow_older=args.allow_older,
+            since=since,
+            with_sources=with_sources,
+        )
+
+    # Another channel lists what was promoted to it, and nothing else.
+    builds = build_one if channel == "local" and not args.dry_run else None
+    return making.planned(plan, wanted, world, build=builds)
 
 
 def _cut(

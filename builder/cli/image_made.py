@@ -98,9 +98,7 @@ def planned(args: argparse.Namespace, app: App, world: World, wanted: Target) ->
 
 
 def _resolved(args: argparse.Namespace, app: App, world: World, wanted: Target) -> Planned:
-    from builder.bundle import export, making  # noqa: PLC0415
     from builder.cli import bundle  # noqa: PLC0415
-    from builder.cli.recipe import build_one  # noqa: PLC0415
     from builder.image import compose as composes  # noqa: PLC0415
 
     stacks = [name for name in args.name if name.endswith(".toml")]
@@ -108,22 +106,7 @@ def _resolved(args: argparse.Namespace, app: App, world: World, wanted: Target) 
         raise UsageError("usage", "an image is of one stack", help="name one STACK.toml, and packages besides")
     args.requirements, args.stack, args.folder = [], stacks[0] if stacks else None, "DIR"
     args.name = [name for name in args.name if name not in stacks]
-    channel, names = bundle.asked(args, app, world)
-    app.stderr.write(f"resolving for {wanted.platform}, Python {wanted.python}\n")
-
-    def plan() -> Planned:
-        return export.plan(
-            names,
-            wanted,
-            world,
-            channel=channel,
-            public=args.public,
-            words=("spark-build", *world.words),
-            allow_older=args.allow_older,
-        )
-
-    builds = build_one if channel == "local" and not args.dry_run else None
-    made = making.planned(plan, wanted, world, build=builds)
+    made = bundle.resolved(args, app, world, wanted)
     bundle.warn(made, app)
     if args.compose:
         composes.check({one.project for one in made.closure.pieces})  # before hours of downloading
