@@ -148,8 +148,7 @@ def _image(args: argparse.Namespace, app: App) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="spark-build-doctor-") as folder:
         tool = Path(folder, "tool")
         portable.write(tool)
-        for one in (Path(folder), *tool.rglob("*")):
-            one.chmod(0o755 if one.is_dir() else 0o644)  # the image's user isn't this one
+        Path(folder).chmod(0o755)  # the image's user isn't this one
         app.stderr.write(f"looking into {args.image} with {engine.name}\n")
         app.stderr.flush()
         words = ["/bin/sh", "-c", _ENTER, "doctor", "--target", args.target or _TARGET]

@@ -167,7 +167,7 @@ def system_tag(settings: Settings) -> str:
 
 
 def bring_tool(dest: Path) -> None:
-    """Leave spark-build itself in the context, readable by every user.
+    """Leave spark-build itself in the context.
 
     Raises as `portable.write` and `layout.landing` do.
     """
@@ -175,10 +175,6 @@ def bring_tool(dest: Path) -> None:
     with layout.landing(dest):
         shutil.rmtree(tool, ignore_errors=True)
         portable.write(tool)
-        for folder, _folders, names in os.walk(tool):
-            Path(folder).chmod(0o755)
-            for name in names:
-                Path(folder, name).chmod(0o644)
 
 
 def write(dest: Path, texts: Mapping[str, str]) -> None:

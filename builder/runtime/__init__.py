@@ -14,6 +14,7 @@ from builder.audit import installed
 from builder.errors import SparkError
 from builder.host.checks import Finding
 from builder.runtime import code, driver, imports, jit, ptxas, quantization, siblings, torch
+from builder.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -95,12 +96,4 @@ def _short(finding: Finding, told: set[str]) -> Finding:
     """Return a finding without the words that stand above already."""
     if finding.failure not in told or finding.status != "problem":
         return finding
-    return Finding(
-        id=finding.id,
-        status=finding.status,
-        found=finding.found,
-        wanted=finding.wanted,
-        why="as above",
-        run=finding.run,
-        failure=finding.failure,
-    )
+    return replace(finding, why="as above")

@@ -28,8 +28,9 @@ _NATIVE = frozenset({".so", ".pyd", ".dylib", ".dll"})
 def write(dest: Path) -> None:
     """Write the folder `dest`, which is missing or empty: the package, recipes and patches, and what it imports.
 
-    The same installation gives the same files; 7 MB. Raises UsageError ``not-empty``, and HostError ``not-portable`` where
-    something that it imports is machine code here, or isn't installed.
+    Every user may read it: that of an image isn't this one. The same installation gives the same files; 7 MB. Raises
+    UsageError ``not-empty``, and HostError ``not-portable`` where something that it imports is machine code here, or isn't
+    installed.
     """
     dest.mkdir(parents=True, exist_ok=True)
     if any(dest.iterdir()):
@@ -38,6 +39,8 @@ def write(dest: Path) -> None:
         target = dest / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    for one in (dest, *dest.rglob("*")):
+        one.chmod(0o755 if one.is_dir() else 0o644)
 
 
 def _own() -> Iterator[tuple[Path, PurePath]]:
